@@ -1,0 +1,7 @@
+"""`python -m asearch`."""
+
+import sys
+
+from asearch.cli import main
+
+sys.exit(main())

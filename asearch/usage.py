@@ -1,0 +1,143 @@
+"""What a search has spent, and what it may spend.
+
+Servers' replies are booked where they arrive (the clients), for the search that asked: a context variable carries the
+ledger of the search down to the wire, so that clients and verifiers written by users need no extra argument.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
+
+from asearch.errors import AsearchError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Requests and tokens of a search, policy and PRM apart.
+
+    `policy_tokens` are generated tokens; `policy_prompt_tokens` and `prm_tokens` are tokens read, of which the
+    `cached` ones came from the server's prefix cache (where it reports them). `scored` counts steps scored.
+    """
+
+    requests: int = 0
+    policy_tokens: int = 0
+    policy_prompt_tokens: int = 0
+    policy_cached_tokens: int = 0
+    prm_requests: int = 0
+    prm_tokens: int = 0
+    prm_cached_tokens: int = 0
+    scored: int = 0
+    retries: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that a budget counts: those generated and those read by the PRM."""
+        return self.policy_tokens + self.prm_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A hard limit on a search, over policy and PRM together.
+
+    Args:
+        tokens: generated tokens plus tokens read by the PRM.
+        seconds: wall time.
+        requests: HTTP requests.
+    """
+
+    tokens: int | None = None
+    seconds: float | None = None
+    requests: int | None = None
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if value is not None and not value > 0:
+                raise UsageError(f"a budget of {f.name} must be positive, not {value}")
+
+
+class BudgetSpent(AsearchError):
+    """Raised inside a search when its next request would pass the budget; the search turns it into `stopped_by`."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"the budget of {what} is spent")
+        self.what = what
+
+
+class Ledger:
+    """Books what a search spends, and refuses the request that would pass its budget.
+
+    Tokens still on their way are held as reservations, so that concurrent requests cannot pass the limit together.
+    """
+
+    def __init__(self, budget: Budget | None = None) -> None:
+        self.budget = budget or Budget()
+        self.usage = Usage()
+        self._calls = 0
+        self._reserved = 0
+        self._waiting: list[asyncio.Future[None]] = []
+
+    def book(self, **amounts: float) -> None:
+        """Add amounts to the usage, by field name."""
+        now = {name: getattr(self.usage, name) + amount for name, amount in amounts.items()}
+        self.usage = replace(self.usage, **now)
+
+    def open_call(self) -> None:
+        """Count a call that is about to need a request.
+
+        Raises:
+            BudgetSpent: when it would be one too many.
+        """
+        if self.budget.requests is not None and self._calls >= self.budget.requests:
+            raise BudgetSpent("requests")
+        self._calls += 1
+
+    @asynccontextmanager
+    async def reserved(self, tokens: int, *, at_least: int = 1) -> AsyncIterator[int]:
+        """Set aside up to `tokens` tokens inside the block, and say how many there are.
+
+        Waits while others hold what would be needed, and takes what is left when nobody does.
+
+        Raises:
+            BudgetSpent: when fewer than `at_least` are left and nobody will give any back.
+        """
+        if self.budget.tokens is None:
+            yield tokens
+            return
+        while (left := self._left(self.budget.tokens)) < tokens and self._reserved:
+            await self._wait_for_release()
+        if left < at_least:
+            raise BudgetSpent("tokens")
+        granted = min(tokens, left)
+        self._reserved += granted
+        try:
+            yield granted
+        finally:
+            self._reserved -= granted
+            waiting, self._waiting = self._waiting, []
+            for future in waiting:
+                if not future.done():
+                    future.set_result(None)
+
+    def _left(self, limit: int) -> int:
+        return limit - self.usage.tokens - self._reserved
+
+    async def _wait_for_release(self) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        await future
+
+
+_NOBODY = Ledger()
+ledger: ContextVar[Ledger] = ContextVar("ledger", default=_NOBODY)
