@@ -31,6 +31,9 @@ async def together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 
     The first failure cancels the others and is raised as it is, not wrapped in a group.
     """
+    coroutines = list(coroutines)
+    if len(coroutines) == 1:  # nothing to run beside it: spare the task
+        return [await coroutines[0]]
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(c) for c in coroutines]
@@ -62,6 +65,19 @@ async def cancel_and_wait(tasks: Iterable[asyncio.Future[Any]]) -> None:
     for task in pending:
         if not task.cancelled():
             task.exception()  # seen: nobody else will ask
+
+
+def cancel_when_done(task: asyncio.Task[Any], futures: Sequence[asyncio.Future[Any]]) -> None:
+    """Cancel a task once all of the futures are done, by whatever way: nobody waits for it any longer."""
+    waiting = set(futures)
+
+    def note(future: asyncio.Future[Any]) -> None:
+        waiting.discard(future)
+        if not waiting:
+            task.cancel()
+
+    for future in futures:
+        future.add_done_callback(note)
 
 
 def first_failure(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -205,6 +221,7 @@ class Batcher(Generic[T, R]):
                 task = asyncio.ensure_future(self._run(batch))
                 self._running.add(task)
                 task.add_done_callback(self._finished)
+                cancel_when_done(task, [future for _, future in batch])  # no caller left: the request goes, too
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
@@ -225,12 +242,9 @@ class Batcher(Generic[T, R]):
         return batch
 
     async def _run(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
-        abandoned = asyncio.ensure_future(asyncio.wait([future for _, future in batch]))
-        work = asyncio.ensure_future(self._deliver(batch))
-        try:  # when every caller has gone, the request goes, too
-            await asyncio.wait({work, abandoned}, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            await self._deliver(batch)
         finally:
-            await cancel_and_wait([work, abandoned])
             for _, future in batch:
                 if not future.done():
                     future.set_exception(RuntimeError("the batcher was closed while this item was under way"))
@@ -248,8 +262,11 @@ class Batcher(Generic[T, R]):
                 future.set_result(result)
 
     async def _divide(self, batch: list[tuple[T, asyncio.Future[R]]], failure: Exception) -> None:
-        """One bad item must not fail its neighbours: halve the batch until the bad one stands alone."""
-        if len(batch) == 1 or getattr(failure, "retryable", False):
+        """One bad item must not fail its neighbours: halve the batch until the bad one stands alone.
+
+        Failures that have nothing to do with the items (no access, no connection) are everybody's at once.
+        """
+        if len(batch) == 1 or not getattr(failure, "divisible", True):
             for _, future in batch:
                 if not future.done():
                     future.set_exception(failure)
@@ -302,3 +319,5 @@ class Memo(Generic[T, R]):
             del self._under_way[key], self._waiters[key]
             if not task.done():
                 await cancel_and_wait([task])
+            elif not task.cancelled():
+                task.exception()  # seen, should the last to wait have been cancelled in the very same turn

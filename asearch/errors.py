@@ -50,6 +50,7 @@ class EndpointError(AsearchError):
     """
 
     retryable: ClassVar[bool] = False
+    divisible: ClassVar[bool] = False  # a batch that failed so may pass in parts, without its one bad item
 
     def __init__(
         self, message: str, *, endpoint: str = "", status: int | None = None, retry_after: float | None = None
@@ -114,13 +115,19 @@ class ModelNotFound(EndpointError):
 class BadRequest(EndpointError):
     """The server refused the request as it stands (400, 413, 422)."""
 
+    divisible = True
+
 
 class ProtocolError(EndpointError):
     """The answer is not what the protocol says it should be."""
 
+    divisible = True
+
 
 class Redirected(ProtocolError):
     """The server is somewhere else (3xx); requests with a body and a key are not sent on by themselves."""
+
+    divisible = False
 
 
 class WorkerError(AsearchError):

@@ -1,0 +1,198 @@
+"""The batcher: at once while idle, gathered while busy, and everybody minds his own business."""
+
+import asyncio
+
+import pytest
+from asearch.concurrency import Batcher
+from asearch.errors import AuthError, BadRequest, Overloaded
+from hypothesis import given
+from hypothesis import strategies as st
+
+from virtual_clock import run
+
+
+class Server:
+    """Doubles numbers, a second per batch; numbers in `bad` are refused."""
+
+    def __init__(self, bad=(), error=BadRequest, seconds=1.0):
+        self.batches = []
+        self.now = self.peak = 0
+        self.cancelled = 0
+        self.bad, self.error, self.seconds = set(bad), error, seconds
+
+    async def double(self, items):
+        self.batches.append(list(items))
+        self.now += 1
+        self.peak = max(self.peak, self.now)
+        try:
+            await asyncio.sleep(self.seconds)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.now -= 1
+        if self.bad & set(items):
+            raise self.error(f"refused {sorted(self.bad & set(items))}")
+        return [2 * item for item in items]
+
+
+scripts = st.lists(
+    st.tuples(st.floats(0, 4, allow_subnormal=False), st.one_of(st.none(), st.floats(0, 6, allow_subnormal=False))),
+    min_size=1,
+    max_size=30,
+)
+
+
+@given(scripts, st.integers(1, 3), st.integers(1, 5), st.sets(st.integers(0, 29), max_size=3))
+def test_each_gets_his_own_result_whoever_is_cancelled(script, concurrency, max_items, bad):
+    async def scenario():
+        server = Server(bad)
+        batcher = Batcher(server.double, concurrency=concurrency, max_items=max_items)
+
+        async def call(i, arrives):
+            await asyncio.sleep(arrives)
+            return await batcher.submit(i)
+
+        tasks = [asyncio.ensure_future(call(i, arrives)) for i, (arrives, _) in enumerate(script)]
+        for task, (_, cancelled) in zip(tasks, script, strict=True):
+            if cancelled is not None:
+                asyncio.get_running_loop().call_later(cancelled, task.cancel)
+        await asyncio.wait(tasks)
+        for i, task in enumerate(tasks):
+            if not task.cancelled():
+                assert (task.exception() is not None) == (i in bad), "a neighbour's failure is not mine"
+                assert i in bad or task.result() == 2 * i
+        await asyncio.sleep(0)
+        assert (batcher.in_flight, batcher.waiting) == (0, 0)
+        assert server.peak <= concurrency
+        assert all(len(batch) <= max_items for batch in server.batches)
+
+    run(scenario())
+
+
+def test_siblings_travel_together_and_a_lone_item_at_once():
+    async def scenario():
+        server = Server()
+        batcher = Batcher(server.double, concurrency=1)
+        assert await asyncio.gather(*(batcher.submit(i) for i in range(5))) == [0, 2, 4, 6, 8]
+        await batcher.submit(7)
+        return server.batches
+
+    batches, seconds = run(scenario())
+    assert batches == [[0, 1, 2, 3, 4], [7]]
+    assert seconds == pytest.approx(2)  # no timer: nothing was waited for but the server
+
+
+def test_what_comes_while_it_is_busy_is_gathered():
+    async def scenario():
+        server = Server()
+        batcher = Batcher(server.double, concurrency=1, max_items=64)
+
+        async def late(i):
+            await asyncio.sleep(0.1 * i)
+            return await batcher.submit(i)
+
+        await asyncio.gather(*(late(i) for i in range(1, 8)))
+        return server.batches
+
+    assert run(scenario())[0] == [[1], [2, 3, 4, 5, 6, 7]]
+
+
+def test_batches_are_bounded_by_cost_and_a_costly_item_goes_alone():
+    async def scenario():
+        server = Server()
+        batcher = Batcher(server.double, concurrency=1, max_cost=10, cost=float)
+        await asyncio.gather(*(batcher.submit(i) for i in (4, 5, 6, 30, 1)))
+        return server.batches
+
+    assert run(scenario())[0] == [[4, 5], [6], [30], [1]]
+
+
+def test_a_cancelled_caller_leaves_its_neighbours_alone():
+    async def scenario():
+        server = Server()
+        batcher = Batcher(server.double)
+        tasks = [asyncio.ensure_future(batcher.submit(i)) for i in range(3)]
+        await asyncio.sleep(0.5)
+        tasks[1].cancel()
+        await asyncio.wait(tasks)
+        return server.cancelled, tasks[0].result(), tasks[2].result()
+
+    assert run(scenario())[0] == (0, 0, 4)
+
+
+def test_when_the_last_caller_goes_the_request_goes():
+    async def scenario():
+        server = Server()
+        batcher = Batcher(server.double)
+        tasks = [asyncio.ensure_future(batcher.submit(i)) for i in range(3)]
+        await asyncio.sleep(0.5)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        await asyncio.sleep(0)
+        return server.cancelled, batcher.in_flight
+
+    (cancelled, in_flight), seconds = run(scenario())
+    assert (cancelled, in_flight) == (1, 0)
+    assert seconds == pytest.approx(0.5)
+
+
+def test_cancelled_while_waiting_never_reaches_the_server():
+    async def scenario():
+        server = Server()
+        batcher = Batcher(server.double, concurrency=1)
+        first = asyncio.ensure_future(batcher.submit(1))
+        await asyncio.sleep(0.5)
+        second = asyncio.ensure_future(batcher.submit(2))
+        await asyncio.sleep(0)
+        second.cancel()
+        await first
+        await asyncio.sleep(2)
+        return server.batches
+
+    assert run(scenario())[0] == [[1]]
+
+
+def test_closing_fails_what_waits_and_what_is_under_way():
+    async def scenario():
+        server = Server()
+        batcher = Batcher(server.double, concurrency=1)
+        under_way = asyncio.ensure_future(batcher.submit(1))
+        await asyncio.sleep(0.5)
+        waiting = asyncio.ensure_future(batcher.submit(2))
+        await asyncio.sleep(0)
+        await batcher.aclose()
+        results = await asyncio.gather(under_way, waiting, return_exceptions=True)
+        with pytest.raises(RuntimeError, match="closed"):
+            await batcher.submit(3)
+        return [str(result) for result in results], server.now
+
+    (said, now), seconds = run(scenario())
+    assert ["under way" in said[0], "before this item was sent" in said[1]] == [True, True]
+    assert now == 0
+    assert seconds == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("error", "requests"), [(BadRequest, 6), (AuthError, 1), (Overloaded, 1)])
+def test_only_failures_that_may_be_one_items_fault_are_divided(error, requests):
+    async def scenario():
+        server = Server(bad={3}, error=error)
+        batcher = Batcher(server.double)
+        results = await asyncio.gather(*(batcher.submit(i) for i in range(8)), return_exceptions=True)
+        return [isinstance(result, error) for result in results], len(server.batches)
+
+    (failed, sent), _ = run(scenario())
+    assert sent == requests + (error is BadRequest)
+    assert failed == ([i == 3 for i in range(8)] if error is BadRequest else [True] * 8)
+
+
+def test_a_wrong_number_of_results_is_nobodys_result():
+    async def scenario():
+        async def drop_one(items):
+            return items[1:]
+
+        batcher = Batcher(drop_one)
+        return await asyncio.gather(*(batcher.submit(i) for i in range(3)), return_exceptions=True)
+
+    assert all("came back with" in str(result) for result in run(scenario())[0])
