@@ -53,7 +53,9 @@ def reduce_scores(scores: Sequence[float], how: Reduction = "last") -> float:
 
 def majority_vote(groups: Sequence[Group]) -> tuple[Vote, ...]:
     """The most frequent answer first (self-consistency); ties go to the answer that was seen first."""
-    return _ranked([(Vote(g.answer, float(len(g.members)), len(g.members), g.members[0]), g.members[0]) for g in groups])
+    return _ranked(
+        [(Vote(g.answer, float(len(g.members)), len(g.members), g.members[0]), g.members[0]) for g in groups]
+    )
 
 
 def weighted_vote(groups: Sequence[Group], scores: Sequence[float]) -> tuple[Vote, ...]:

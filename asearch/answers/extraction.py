@@ -6,6 +6,7 @@ Everything here is linear in the length of the text, however hostile.
 from __future__ import annotations
 
 import re
+from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,8 +26,11 @@ _PHRASES = (
 _MATH = re.compile(r"\$\$(?P<a>.+?)\$\$|\$(?P<b>[^$]+)\$|\\\[(?P<c>.+?)\\\]|\\\((?P<d>.+?)\\\)", re.DOTALL)
 # Where a plain answer ends: the Minerva closing words, a full stop before a space, or the end of the line.
 _END = re.compile(r"\.?\s*I hope|[.;!?](?=\s|$)|\n|$")
-_PHRASE_REACH = 2_000  # characters after the phrase; more is not an answer
+_VERB = re.compile(r"\b(?:is|are|equals)\b\s*:?")
+_LINK = re.compile(r"\s*(?:,|and|or|,\s*and|,\s*or)\s*")
+_PHRASE_REACH = 1_000  # characters after the phrase; more is not an answer
 _UNCLOSED_REACH = 200
+MAX_TEXT = 40_000  # characters, from the end: the answer stands there, and a longer text would hold up the event loop
 
 
 def extract(text: str, pattern: str | re.Pattern[str] | Callable[[str], str | None] | None = None) -> str | None:
@@ -38,13 +42,15 @@ def extract(text: str, pattern: str | re.Pattern[str] | Callable[[str], str | No
         '\\frac{1}{2}'
 
     Args:
-        text: a solution.
+        text: a solution; only its last 40,000 characters are read.
         pattern: another way to find the answer: a regular expression, of which the last match counts (its first
             group, if it has one), or a function.
     """
     if callable(pattern):
         found = pattern(text)
-    elif pattern is not None:
+        return found.strip() or None if found else None
+    text = text[-MAX_TEXT:]
+    if pattern is not None:
         found = _last_match(re.compile(pattern), text)
     else:
         found = _last_box(text) or _after_phrase(text) or _broken_box(text)
@@ -52,10 +58,12 @@ def extract(text: str, pattern: str | re.Pattern[str] | Callable[[str], str | No
     return found or None
 
 
+def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    return next(iter(deque(pattern.finditer(text), maxlen=1)), None)
+
+
 def _last_match(pattern: re.Pattern[str], text: str) -> str | None:
-    last = None
-    for last in pattern.finditer(text):
-        pass
+    last = _last(pattern, text)
     if last is None:
         return None
     groups = [group for group in last.groups() if group is not None]
@@ -81,16 +89,19 @@ def _last_box(text: str) -> str | None:
             inside.append(token.end())
         elif mark == "}" and braces:
             start, begin = braces.pop(), inside.pop()
-            if start is not None and start > best_start and not text[begin : token.start()].isspace() and begin < token.start():
+            if (
+                start is not None
+                and start > best_start
+                and not text[begin : token.start()].isspace()
+                and begin < token.start()
+            ):
                 best_start, best = start, text[begin : token.start()]
     return best
 
 
 def _after_phrase(text: str) -> str | None:
     for phrase in _PHRASES:
-        last = None
-        for last in phrase.finditer(text):
-            pass
+        last = _last(phrase, text)
         if last is not None:
             answer = _statement(text[last.end() : last.end() + _PHRASE_REACH])
             if answer:
@@ -99,20 +110,32 @@ def _after_phrase(text: str) -> str | None:
 
 
 def _statement(rest: str) -> str:
-    """The answer at the start of what follows the phrase: the formula if there is one, else the words."""
+    """The answer at the start of what follows the phrase: the formula if there is one, else the words.
+
+    Of "Final answer: the largest $n$ is 34" it is what follows the last "is".
+    """
     rest = rest.lstrip(" \t\r\n*:")
-    end = _END.search(rest)
-    sentence = rest[: end.start()] if end else rest
-    math = _MATH.search(rest)
-    if math and math.start() <= len(sentence):
-        before = sentence[: math.start()].strip()
-        if not re.search(r"\d", before):  # "5 or $6$" is one statement; "the ratio $6$" is the formula alone
-            return next(group for group in math.groups() if group is not None).strip()
-    return sentence.strip().strip("*").rstrip(".").strip(" \"'`")
+    formulas = list(_MATH.finditer(rest))
+    end = next((stop.start() for stop in _END.finditer(rest) if _outside(stop, formulas)), len(rest))
+    verbs = [verb.end() for verb in _VERB.finditer(rest, 0, end) if _outside(verb, formulas)]
+    begin = verbs[-1] if verbs else 0
+    inside = [formula for formula in formulas if begin <= formula.start() < end]
+    # "5 or $6$" and "$5$ or $6$" are one statement; "the ratio $6$" is the formula alone
+    if inside and not re.search(r"\d", rest[begin : inside[0].start()]) and not _linked(inside, rest):
+        return next(group for group in inside[0].groups() if group is not None).strip()
+    return rest[begin:end].strip().strip("*").rstrip(".").strip(" \"'`")
+
+
+def _outside(mark: re.Match[str], formulas: list[re.Match[str]]) -> bool:
+    return not any(formula.start() < mark.start() < formula.end() for formula in formulas)
+
+
+def _linked(formulas: list[re.Match[str]], text: str) -> bool:
+    return len(formulas) > 1 and _LINK.fullmatch(text[formulas[0].end() : formulas[1].start()]) is not None
 
 
 def _broken_box(text: str) -> str | None:
-    """A box whose brace never closes although its formula or line does: `$\\boxed{5$`. A cut-off box is no answer."""
+    r"""A box whose brace never closes although its formula or line does: `$\boxed{5$`. A cut-off box is no answer."""
     start = max(text.rfind("\\boxed{"), text.rfind("\\fbox{"))
     if start < 0:
         return None
