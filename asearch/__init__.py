@@ -8,8 +8,21 @@ r"""Make small language models answer like large ones by spending compute at inf
 The first URL is a policy (vLLM or any server that speaks its protocol), the second a process reward model.
 """
 
-from asearch.calls import beam_search, best_of_n, dvts, greedy, majority, solve
-from asearch.client import Client, OpenAIClient
+from asearch.calls import (
+    beam_search,
+    best_of_n,
+    dvts,
+    greedy,
+    majority,
+    particle_filter,
+    rebase,
+    self_refine,
+    self_verify,
+    solve,
+    solve_all,
+    stream,
+)
+from asearch.client import Client, OpenAIClient, TGIClient
 from asearch.errors import (
     AsearchError,
     AuthError,
@@ -29,10 +42,23 @@ from asearch.errors import (
 from asearch.events import Event, Failed, Finished, Pruned, Sampled, Scored, Stopped
 from asearch.families import Family
 from asearch.path import Path, Sampling, Step
-from asearch.prm import PRM, CausalPRM, FunctionPRM
+from asearch.prm import PRM, CausalPRM, FunctionPRM, OutcomePRM, PoolingPRM
 from asearch.problem import Problem
 from asearch.result import Node, Result, Tree
-from asearch.strategies import DVTS, BeamSearch, BestOfN, Greedy, Majority, Strategy
+from asearch.strategies import (
+    DVTS,
+    BeamSearch,
+    BestOfN,
+    Greedy,
+    Majority,
+    ParticleFilter,
+    Rebase,
+    SelfRefine,
+    SelfVerifier,
+    SelfVerify,
+    Strategy,
+    TreeStrategy,
+)
 from asearch.transport import Endpoint, Retry, Timeouts
 from asearch.usage import Budget, Usage
 from asearch.workers import AnswerWorkers
@@ -62,11 +88,15 @@ __all__ = [
     "Node",
     "NotFound",
     "OpenAIClient",
+    "OutcomePRM",
     "Overloaded",
+    "ParticleFilter",
     "Path",
+    "PoolingPRM",
     "Problem",
     "ProtocolError",
     "Pruned",
+    "Rebase",
     "RequestTimeout",
     "Result",
     "Retry",
@@ -74,12 +104,17 @@ __all__ = [
     "Sampling",
     "Scored",
     "SearchFailed",
+    "SelfRefine",
+    "SelfVerifier",
+    "SelfVerify",
     "ServerError",
     "Step",
     "Stopped",
     "Strategy",
+    "TGIClient",
     "Timeouts",
     "Tree",
+    "TreeStrategy",
     "Unreachable",
     "Usage",
     "UsageError",
@@ -89,5 +124,11 @@ __all__ = [
     "dvts",
     "greedy",
     "majority",
+    "particle_filter",
+    "rebase",
+    "self_refine",
+    "self_verify",
     "solve",
+    "solve_all",
+    "stream",
 ]

@@ -8,30 +8,56 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asearch.client import Client, as_client
-from asearch.concurrency import seniority
-from asearch.errors import SearchFailed, UsageError
+from asearch.concurrency import cancel_and_wait, seniority, together
+from asearch.errors import AsearchError, SearchFailed, UsageError
 from asearch.events import Event, Stopped
 from asearch.jury import Jury
 from asearch.prm import PRM, as_prm
 from asearch.problem import Problem, as_problem
 from asearch.result import Node, Result, Tree, conclude
 from asearch.search import Search
-from asearch.strategies import DVTS, STRATEGIES, BeamSearch, BestOfN, Greedy, Majority, Strategy
+from asearch.strategies import (
+    DVTS,
+    STRATEGIES,
+    BeamSearch,
+    BestOfN,
+    Greedy,
+    Majority,
+    ParticleFilter,
+    Rebase,
+    SelfRefine,
+    SelfVerify,
+    Strategy,
+)
 from asearch.usage import Budget, Ledger, ledger
 from asearch.workers import AnswerWorkers, default_workers
 
 if TYPE_CHECKING:
     import re
-    from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterable,
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Hashable,
+        Iterable,
+        Sequence,
+    )
 
     from asearch.path import Path
 
+    Listener = Callable[[Event], Awaitable[None] | None]
+    Pattern = str | re.Pattern[str] | Callable[[str], str | None]
+
 T = TypeVar("T", Client, PRM)
+VOTE_SECONDS = 1.0  # after the deadline, for finding out which answers are equal
 _searches = itertools.count(1)
 
 
@@ -43,9 +69,9 @@ async def solve(
     *,
     seed: int = 0,
     budget: Budget | None = None,
-    on_event: Callable[[Event], Awaitable[None] | None] | None = None,
+    on_event: Listener | None = None,
     workers: AnswerWorkers | None = None,
-    pattern: str | re.Pattern[str] | Callable[[str], str | None] | None = None,
+    pattern: Pattern | None = None,
 ) -> Result:
     r"""Search for the answer to one problem.
 
@@ -56,7 +82,7 @@ async def solve(
         problem: the question, or a `Problem`.
         seed: the same seed and servers give the same tree, whatever the order of replies.
         budget: a hard limit; at the limit the best so far is returned, with `stopped_by`.
-        on_event: called (and awaited, if async) with each event.
+        on_event: called (and awaited, if async) with each event; what it raises ends the search.
         workers: processes that parse answers; one pool per event loop by default.
         pattern: how to find the answer in a solution; by default the last \boxed{}, or "the final answer is".
 
@@ -65,17 +91,16 @@ async def solve(
         EndpointError: a server cannot be used at all.
         SearchFailed: every path failed; what there is hangs on it.
     """
-    strategy = as_strategy(strategy)
-    strategy.check()
+    strategy = ready(as_strategy(strategy), prm)
     problem = as_problem(problem)
-    if prm is None and strategy.needs_prm:
-        raise UsageError(f"{strategy.name} needs a PRM: pass its URL, a PRM or an async function")
     book = Ledger(budget)
     ledger_token, senior_token = ledger.set(book), seniority.set(next(_searches))
     try:
         async with AsyncExitStack() as stack:
             policy = await stack.enter_async_context(opened(as_client, client))
-            verifier = None if prm is None else await stack.enter_async_context(opened(as_prm, prm))
+            verifier = None
+            if prm is not None and strategy.uses_prm:
+                verifier = await stack.enter_async_context(opened(as_prm, prm))
             search = Search(
                 policy,
                 verifier,
@@ -93,18 +118,34 @@ async def solve(
         seniority.reset(senior_token)
 
 
+def ready(strategy: Strategy, prm: Any) -> Strategy:
+    """The strategy, checked, and as it can run with or without a PRM.
+
+    Raises:
+        UsageError: in one sentence that says what would be valid.
+    """
+    strategy.check()
+    if prm is not None or not strategy.uses_prm:
+        return strategy
+    if strategy.needs_prm:
+        raise UsageError(f"{strategy.name} needs a PRM: pass its URL, a PRM or an async function")
+    if strategy.select == "weighted":  # there is nothing to weigh by: every candidate has one vote
+        return replace(strategy, select="majority")
+    if strategy.select == "best" and strategy.n > 1:
+        raise UsageError(f'{strategy.name} with select="best" needs a PRM; without one, use select="majority"')
+    return strategy
+
+
 async def _searched(strategy: Strategy, search: Search) -> Result:
-    loop = asyncio.get_running_loop()
-    began = loop.time()
     paths = await _within_time(strategy, search)
-    if not paths:  # cut short before any candidate stood: the most promising of what there is
-        paths = search.rank(search.leaves())[: max(1, strategy.n)]
+    if not paths and search.stopped_by is not None:  # cut short before any candidate stood
+        paths = best_so_far(search)[: strategy.n]
     if not paths and search.failures:
         why = search.failures[0]
         raise SearchFailed(f"every path failed; the first: {why}", tuple(search.explored.values())) from why
     values = [search.value(path) for path in paths]
-    verdict = await search.jury.verdict(paths, values)
-    search.book.book(seconds=loop.time() - began)
+    within = VOTE_SECONDS if search.stopped_by == "seconds" else None
+    verdict = await search.jury.verdict(paths, values, within=within)
     result = conclude(
         problem=search.problem,
         strategy=strategy.describe(),
@@ -112,14 +153,14 @@ async def _searched(strategy: Strategy, search: Search) -> Result:
         values=values,
         answers=verdict.answers,
         groups=verdict.groups,
-        usage=search.book.usage,
+        usage=search.usage,
         tree=Tree(tuple(Node(search.explored[key], search.fates[key]) for key in sorted(search.explored))),
         judged=any(path.scores for path in paths),
         stopped_by=search.stopped_by,
         errors=[str(failure) for failure in search.failures],
     )
-    winner = paths[verdict.winner] if verdict.winner is not None else search.root
-    await search.tell(Stopped(winner, search.book.usage, search.stopped_by))
+    winner = paths[result.winner] if result.winner is not None else search.root
+    await search.tell(Stopped, winner, search.stopped_by, result)
     return result
 
 
@@ -128,13 +169,169 @@ async def _within_time(strategy: Strategy, search: Search) -> Sequence[Path]:
     timer = asyncio.timeout(search.book.budget.seconds)
     try:
         async with timer:
-            await search.connect()
+            await search.connect(stepwise=strategy.stepwise)
             return await strategy.run(search)
     except TimeoutError:
         if not timer.expired():
             raise
         search.stopped_by = "seconds"
         return [path for path in search.leaves() if path.complete]
+
+
+def best_so_far(search: Search) -> list[Path]:
+    """The ends of a search that was cut short: those still open or finished, by value, before those that were pruned."""
+    ranked = search.rank(search.leaves())
+    return sorted(ranked, key=lambda path: (not path.complete, search.fates[path.id] == "pruned"))
+
+
+def stream(
+    strategy: Strategy | str, client: Any, prm: Any, problem: str | Problem, **options: Any
+) -> AsyncGenerator[Event, None]:
+    """The events of a search as they happen: `async for event in asearch.stream(DVTS(n=16), client, prm, problem)`.
+
+    The last event is `Stopped`, with the `result`. Leaving the loop early ends the search; close the generator
+    (`contextlib.aclosing`) to wait until its requests are cancelled. What a search raises is raised here.
+
+    Args:
+        strategy: as for `solve`, and likewise the others.
+        client: the policy.
+        prm: the verifier.
+        problem: the question.
+        **options: further arguments of `solve`, without `on_event`.
+    """
+    chosen = ready(as_strategy(strategy), prm)
+    return _events(chosen, client, prm, as_problem(problem), options)
+
+
+async def _events(
+    strategy: Strategy, client: Any, prm: Any, problem: Problem, options: dict[str, Any]
+) -> AsyncGenerator[Event, None]:
+    queue: asyncio.Queue[Event | None] = asyncio.Queue()
+    task = asyncio.ensure_future(solve(strategy, client, prm, problem, on_event=queue.put_nowait, **options))
+    task.add_done_callback(lambda _: queue.put_nowait(None))
+    try:
+        while (event := await queue.get()) is not None:
+            yield event
+        await task
+    finally:
+        await cancel_and_wait([task])
+
+
+def solve_all(
+    strategy: Strategy | str,
+    client: Any,
+    prm: Any,
+    problems: Iterable[str | Problem] | AsyncIterable[str | Problem],
+    *,
+    at_once: int = 8,
+    **options: Any,
+) -> AsyncGenerator[Result, None]:
+    """Search for the answers to many problems; yields one result per problem, in their order.
+
+    Endpoints, batchers and answer workers are shared. Problems are taken as there is room, so that they may come from
+    an endless source. Where every path of a problem fails, its result has no answer, `stopped_by="error"` and the
+    `errors`, and the others go on. Equal problems are searches of their own: the second and further ones get an id that
+    tells them apart, and so other samples.
+
+    Args:
+        strategy: as for `solve`.
+        client: the policy.
+        prm: the verifier.
+        problems: questions, from any iterable or async iterable.
+        at_once: how many are searched at the same time.
+        **options: further arguments of `solve`, which apply to each problem; a budget is one per problem.
+
+    Raises:
+        UsageError: the call is wrong; nothing was sent.
+        EndpointError: a server cannot be used at all.
+    """
+    chosen = ready(as_strategy(strategy), prm)
+    if not isinstance(at_once, int) or at_once < 1:
+        raise UsageError(f"at_once must be at least 1, not {at_once}")
+    if isinstance(problems, str | Problem):
+        raise UsageError("solve_all takes several problems: pass a list, or use solve for one")
+    return _results(chosen, client, prm, problems, at_once, options)
+
+
+AHEAD = 4  # results that may wait behind a slow one, per search under way
+
+
+async def _results(
+    strategy: Strategy,
+    client: Any,
+    prm: Any,
+    problems: Iterable[str | Problem] | AsyncIterable[str | Problem],
+    at_once: int,
+    options: dict[str, Any],
+) -> AsyncGenerator[Result, None]:
+    async with AsyncExitStack() as stack:
+        policy = await stack.enter_async_context(opened(as_client, client))
+        verifier = None
+        if prm is not None and strategy.uses_prm:
+            verifier = await stack.enter_async_context(opened(as_prm, prm))
+        await together(server.connect() for server in (policy, verifier) if server is not None)
+        room = asyncio.Semaphore(at_once)
+
+        async def search(problem: Problem) -> Result:
+            async with room:
+                return await _result_or_errors(strategy, policy, verifier, problem, options)
+
+        tasks: list[asyncio.Task[Result]] = []
+        try:
+            async for problem in told_apart(problems):
+                tasks.append(asyncio.create_task(search(problem)))
+                if len(tasks) >= AHEAD * at_once:
+                    yield await tasks[0]
+                    tasks.pop(0)
+            while tasks:
+                yield await tasks[0]
+                tasks.pop(0)
+        finally:
+            await cancel_and_wait(tasks)
+
+
+async def _result_or_errors(
+    strategy: Strategy, client: Client, prm: PRM | None, problem: Problem, options: dict[str, Any]
+) -> Result:
+    """A result in any case, unless the call itself is wrong."""
+    try:
+        return await solve(strategy, client, prm, problem, **options)
+    except UsageError:
+        raise
+    except AsearchError as failure:
+        return conclude(
+            problem=problem,
+            strategy=strategy.describe(),
+            paths=(),
+            values=(),
+            answers=(),
+            groups=(),
+            usage=Ledger().usage,
+            tree=Tree(()),
+            judged=False,
+            stopped_by="error",
+            errors=[str(failure)],
+        )
+
+
+async def told_apart(problems: Iterable[str | Problem] | AsyncIterable[str | Problem]) -> AsyncGenerator[Problem, None]:
+    """The problems, with an id of their own for the second and further ones that are equal."""
+    seen: Counter[int] = Counter()  # hashes: the source may be endless
+    async for given in each(problems):
+        problem = as_problem(given)
+        seen[hash(problem)] += 1
+        times = seen[hash(problem)]
+        yield problem if times == 1 else replace(problem, id=f"{problem.id}#{times}")
+
+
+async def each(items: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
+    """The items of any iterable."""
+    if hasattr(items, "__aiter__"):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item
 
 
 async def greedy(client: Any, prm: Any, problem: str | Problem, **options: Any) -> Result:
@@ -144,8 +341,7 @@ async def greedy(client: Any, prm: Any, problem: str | Problem, **options: Any) 
 
 async def majority(client: Any, prm: Any, problem: str | Problem, *, n: int = 16, **options: Any) -> Result:
     """N samples, one vote each (self-consistency). The PRM is not asked, and may be None."""
-    del prm
-    return await _call(Majority, client, None, problem, {"n": n, **options})
+    return await _call(Majority, client, prm, problem, {"n": n, **options})
 
 
 async def best_of_n(client: Any, prm: Any, problem: str | Problem, *, n: int = 16, **options: Any) -> Result:
@@ -163,23 +359,55 @@ async def dvts(client: Any, prm: Any, problem: str | Problem, *, n: int = 16, **
     return await _call(DVTS, client, prm, problem, {"n": n, **options})
 
 
+async def particle_filter(client: Any, prm: Any, problem: str | Problem, *, n: int = 16, **options: Any) -> Result:
+    """N particles, drawn anew after each step in proportion to the verifier's odds; `iterations` for particle Gibbs."""
+    return await _call(ParticleFilter, client, prm, problem, {"n": n, **options})
+
+
+async def rebase(client: Any, prm: Any, problem: str | Problem, *, n: int = 16, **options: Any) -> Result:
+    """Reward-balanced search: n expansions per level, shared out over all paths by softmax of their values."""
+    return await _call(Rebase, client, prm, problem, {"n": n, **options})
+
+
+async def self_refine(client: Any, prm: Any, problem: str | Problem, *, n: int = 16, **options: Any) -> Result:
+    """Chains of `revisions` attempts, each seeing those before it; the PRM's vote, or, with None, the majority's."""
+    return await _call(SelfRefine, client, prm, problem, {"n": n, **options})
+
+
+async def self_verify(client: Any, prm: Any, problem: str | Problem, *, n: int = 16, **options: Any) -> Result:
+    """N samples, scored by the policy itself: P(yes) that each step is right. The PRM is not asked, and may be None."""
+    return await _call(SelfVerify, client, prm, problem, {"n": n, **options})
+
+
+SOLVE_OPTIONS = {"seed", "budget", "on_event", "workers", "pattern"}
+
+
 async def _call(kind: type[Strategy], client: Any, prm: Any, problem: str | Problem, options: dict[str, Any]) -> Result:
-    names = {field.name for field in fields(kind)}
-    own = {name: value for name, value in options.items() if name in names}
-    others = {name: value for name, value in options.items() if name not in names}
-    unknown = sorted(others.keys() - {"seed", "budget", "on_event", "workers", "pattern"})
-    if unknown:
-        raise UsageError(f"{kind.name} has no option {unknown[0]!r}; it has {', '.join(sorted(names))}")
-    return await solve(kind(**own), client, prm, problem, **others)
+    own = {name: value for name, value in options.items() if name not in SOLVE_OPTIONS}
+    others = {name: value for name, value in options.items() if name in SOLVE_OPTIONS}
+    return await solve(made(kind, own), client, prm, problem, **others)
 
 
 def as_strategy(strategy: Strategy | str, **options: Any) -> Strategy:
-    """A strategy value, or one by name with options."""
+    """A strategy value, or one by name with options.
+
+    Raises:
+        UsageError: there is no such strategy, or it has no such option.
+    """
     if isinstance(strategy, Strategy):
         return replace(strategy, **options)
-    kind = STRATEGIES.get(strategy.replace("-", "_"))
+    kind = STRATEGIES.get(strategy.replace("-", "_")) if isinstance(strategy, str) else None
     if kind is None:
         raise UsageError(f"unknown strategy {strategy!r}; known are {', '.join(STRATEGIES)}")
+    return made(kind, options)
+
+
+def made(kind: type[Strategy], options: dict[str, Any]) -> Strategy:
+    """A strategy value from its options; says which there are when one is unknown."""
+    names = {field.name for field in fields(kind)}
+    for name in options:
+        if name not in names:
+            raise UsageError(f"{kind.name} has no option {name!r}; it has {', '.join(sorted(names))}")
     return kind(**options)
 
 

@@ -18,7 +18,7 @@ import orjson
 from rich.console import Console
 
 from asearch.calls import as_strategy, solve
-from asearch.client import OpenAIClient
+from asearch.client import as_client
 from asearch.concurrency import first_failure
 from asearch.demo import Demo
 from asearch.display import search_tree, vote_table
@@ -155,7 +155,7 @@ async def _solve(arguments: argparse.Namespace) -> Result:
         if arguments.embedded:
             servers = await stack.enter_async_context(embedded_servers())
             policy, prm = servers.policy, servers.prm
-        client = OpenAIClient(policy, model=arguments.policy_model)
+        client = as_client(policy, model=arguments.policy_model)
         stack.push_async_callback(client.aclose)
         options = {"model": arguments.prm_model, "family": arguments.prm_family}
         verifier = as_prm(prm, **{k: v for k, v in options.items() if v is not None}) if prm else None
@@ -179,7 +179,7 @@ def show(result: Result, *, tree: bool) -> None:
     """A result for people: the winning solution, the answer, and why."""
     console = Console(highlight=False)
     if tree:
-        console.print(search_tree(result.tree, result.answer, width=console.width - 16))
+        console.print(search_tree(result, width=console.width - 24))
         console.print()
     console.print(result.text.strip(), markup=False)
     score = "" if result.score is None else f"  (score {result.score:.3f})"

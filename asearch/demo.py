@@ -167,7 +167,7 @@ class Demo:
         shown = showpiece(self.rows)
         if shown is not None:
             self.console.print(f"\n{shown.problem.text}", markup=False, highlight=False)
-            self.console.print(search_tree(shown.tree, shown.answer, width=self.console.width - 16), highlight=False)
+            self.console.print(search_tree(shown, width=self.console.width - 24, whole=False), highlight=False)
         if self.curves:
             self.console.print(f"\naccuracy against N: {self.picture}", markup=False)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from asearch.demo import Row
-    from asearch.result import Node, Result, Tree
+    from asearch.result import Node, Result
 
 FATES = {"open": "dim", "kept": "bold", "pruned": "dim", "finished": "green", "failed": "red"}
 NOTES = {"open": "", "kept": "", "pruned": "  pruned", "finished": "  done", "failed": "  failed"}
@@ -49,25 +49,56 @@ def strategy_table(rows: Iterable[Row], n: int) -> Table:
     return table
 
 
-def search_tree(tree: Tree, answer: str | None, *, width: int = 100) -> RichTree:
-    """The explored tree with its step scores; what was pruned is dim."""
-    root = RichTree(f"[bold]search tree[/bold]  ({len(tree)} steps explored, answer {escape(str(answer))})")
-    _branches(root, tree, tree.children(), width)
+def search_tree(result: Result, *, width: int = 100, whole: bool = True) -> RichTree:
+    """The explored tree with its step scores; equal texts share a line, and the winner's path is marked.
+
+    Args:
+        result: of a search.
+        width: of a line, in characters.
+        whole: show every branch; otherwise only what was tried along the winner's path.
+    """
+    winner = () if result.winner is None else result.paths[result.winner].id
+    title = f"[bold]search tree[/bold]  {len(result.tree)} steps explored, answer {escape(str(result.answer))}"
+    root = RichTree(title, guide_style="dim")
+    ahead: list[tuple[RichTree, list[tuple[int, ...]]]] = [(root, [()])]
+    while ahead:  # no recursion: a solution may have a thousand steps
+        into, of = ahead.pop()
+        children = [node for parent in of for node in result.tree.children(parent)]
+        for twins in equal_steps(children, winner):
+            node = twins[0]
+            label = _label(node, len(twins), max(24, width - 4 * len(node.path.id)), winner)
+            branch = into.add(label)
+            if whole or leads_to(node, winner):
+                ahead.append((branch, [twin.path.id for twin in twins]))
     return root
 
 
-def _branches(into: RichTree, tree: Tree, nodes: Sequence[Node], width: int) -> None:
+def equal_steps(nodes: Sequence[Node], winner: tuple[int, ...]) -> list[list[Node]]:
+    """Continuations of one text by what they say, the one that went furthest first."""
+    sets: dict[tuple[str, str], list[Node]] = {}
     for node in nodes:
-        branch = into.add(_label(node, max(20, width - 4 * len(node.path.id))))
-        _branches(branch, tree, tree.children(node.path.id), width)
+        step = node.path.step
+        sets.setdefault((step.text, step.finish) if step else ("", ""), []).append(node)
+    grown = {"kept": 0, "finished": 0}
+    return [
+        sorted(twins, key=lambda n: (not leads_to(n, winner), grown.get(n.fate, 1), n.path.id))
+        for twins in sets.values()
+    ]
 
 
-def _label(node: Node, width: int) -> str:
+def leads_to(node: Node, winner: tuple[int, ...]) -> bool:
+    """Whether a step lies on the winner's path."""
+    return bool(winner) and winner[: len(node.path.id)] == node.path.id
+
+
+def _label(node: Node, count: int, width: int, winner: tuple[int, ...]) -> str:
     text = " ".join(node.path.step.text.split()) if node.path.step else ""
     text = text if len(text) <= width else text[: width - 1] + "…"
     score = "  -  " if node.path.score is None else f"{node.path.score:.3f}"
-    style = FATES[node.fate]
-    return f"[{style}]{_coloured(score, node.path.score)} {escape(text)}{NOTES[node.fate]}[/{style}]"
+    style = "bold" if leads_to(node, winner) else FATES[node.fate]
+    times = f" [cyan]x{count}[/cyan]" if count > 1 else ""
+    note = "  [green]winner[/green]" if node.path.id == winner else NOTES[node.fate]
+    return f"{_coloured(score, node.path.score)} [{style}]{escape(text)}[/{style}]{times}[dim]{note}[/dim]"
 
 
 def _coloured(label: str, score: float | None) -> str:

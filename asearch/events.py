@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from asearch.path import Path
+    from asearch.result import Result
     from asearch.usage import Usage
 
 
@@ -20,7 +21,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Sampled(Event):
-    """The policy wrote the last step of the path."""
+    """The policy wrote the last step of the path (or all of them, where whole solutions are sampled)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +51,4 @@ class Stopped(Event):
     """The search is over; `path` is the winner, `reason` what ended it early (None: it ran its course)."""
 
     reason: str | None
+    result: Result

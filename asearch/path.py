@@ -64,9 +64,7 @@ class Path:
     @cached_property
     def chain(self) -> tuple[Step, ...]:
         """The steps, first to last."""
-        if self.step is None:
-            return ()
-        return (*(self.parent.chain if self.parent else ()), self.step)
+        return tuple(path.step for path in reversed(list(self.lineage())) if path.step is not None)
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -134,13 +132,15 @@ class Path:
             path = path.parent
 
     def with_scores(self, scores: Sequence[float]) -> Path:
-        """The same path with its unscored last steps scored, in order; ancestors that have scores are shared."""
-        if not scores:
-            return self
-        if self.parent is None or self.step is None:
-            raise ValueError(f"{len(scores)} scores too many for a path of {self.depth} steps")
-        parent = self.parent.with_scores(scores[:-1])
-        return replace(self, parent=parent, step=replace(self.step, score=float(scores[-1])))
+        """The same path with its last steps scored, in order; the ancestors before them are shared."""
+        scored = list(self.lineage())[: len(scores)]
+        if len(scored) < len(scores):
+            raise ValueError(f"{len(scores)} scores are too many for a path of {self.depth} steps")
+        path = scored[-1].parent if scored else self
+        for old, score in zip(reversed(scored), scores, strict=True):
+            assert old.step is not None  # noqa: S101 - a lineage has steps only
+            path = replace(old, parent=path, step=replace(old.step, score=float(score)))
+        return path or self
 
 
 def split_steps(text: str, separator: str = STEP_SEPARATOR) -> list[str]:
@@ -152,15 +152,18 @@ def split_steps(text: str, separator: str = STEP_SEPARATOR) -> list[str]:
     >>> split_steps("one\n\ntwo\n\n")
     ['one\n\n', 'two\n\n']
     """
-    steps = [piece + separator for piece in text.split(separator)]
-    steps[-1] = steps[-1][: -len(separator)]
-    merged: list[str] = []
-    for step in steps:
-        if (merged and not step.strip()) or (merged and not merged[-1].strip()):
-            merged[-1] += step
-        elif step:
-            merged.append(step)
-    return merged
+    steps: list[str] = []
+    current: list[str] = []
+    spoken = False
+    pieces = text.split(separator)
+    for piece in [*(piece + separator for piece in pieces[:-1]), pieces[-1]]:
+        if spoken and piece.strip():
+            steps.append("".join(current))
+            current = []
+        spoken = spoken or bool(piece.strip())
+        current.append(piece)
+    last = "".join(current)
+    return [*steps, last] if last else steps
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,7 @@ def plot_accuracy(
             fontsize=8,
             color=shade,
         )
+    axes.set_ylim(bottom=0)
     axes.set_xscale("log", base=2)
     axes.set_xticks(every, [str(n) for n in every])
     axes.minorticks_off()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from asearch.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # The prompt of the article, which took it from Meta's published evaluation of Llama 3 on MATH: it makes the model
 # write one step per blank-line-separated block, the unit that the search grows and the verifier scores.
@@ -31,6 +35,12 @@ Therefore, the final answer is: $\boxed{answer}$. I hope it is correct.
 Where [answer] is just the final number or expression that solves the problem."""
 
 STEP_SEPARATOR = "\n\n"
+
+# The next turn of a chain of revisions: look at the attempts above, and write another one.
+REVISION_PROMPT = "Check this solution step by step, and write a corrected one in the same format."
+
+# The policy as its own verifier, in the turn after the solution: so all that stands before is in the prefix cache.
+VERIFICATION_PROMPT = "Is every step of the solution so far right? It may be unfinished. Answer Yes or No."
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +74,17 @@ class Problem:
 def as_problem(problem: str | Problem) -> Problem:
     """A string becomes a Problem with the step-by-step system prompt."""
     return problem if isinstance(problem, Problem) else Problem(problem)
+
+
+def revision(problem: Problem, attempts: Sequence[str]) -> Problem:
+    """The problem with the attempts made so far as a conversation, and the request for another one."""
+    turns: list[tuple[str, str]] = [("user", problem.text)]
+    for attempt in attempts:
+        turns += [("assistant", attempt), ("user", REVISION_PROMPT)]
+    return replace(problem, text=turns[-1][1], history=(*problem.history, *turns[:-1]))
+
+
+def verification(problem: Problem, solution: str) -> Problem:
+    """The problem with the beginning of a solution, and the question whether it is right so far."""
+    turns = (("user", problem.text), ("assistant", solution))
+    return replace(problem, text=VERIFICATION_PROMPT, history=(*problem.history, *turns))

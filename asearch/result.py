@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from asearch.answers import Group
 from asearch.errors import UsageError
-from asearch.jury import Select, representative, tally
+from asearch.jury import Select, check_select, electorate, representative, tally
 from asearch.path import Path, Step
 from asearch.problem import Problem
-from asearch.scoring import Vote
+from asearch.scoring import Reduction, Vote, reduce_scores
 from asearch.usage import Usage
 
 if TYPE_CHECKING:
@@ -53,18 +53,31 @@ class Tree:
 
     def lines(self, width: int = 100) -> Iterator[str]:
         """The tree as text: one line per step, with its score and its fate."""
-        yield from self._lines((), "", width)
-
-    def _lines(self, of: tuple[int, ...], indent: str, width: int) -> Iterator[str]:
-        children = self.children(of)
-        for i, node in enumerate(children):
-            last = i == len(children) - 1
+        ahead = [(node, "", last) for node, last in marked_last(self.children())]
+        while ahead:  # no recursion: a solution may have a thousand steps
+            node, indent, last = ahead.pop()
             score = "  -  " if node.path.score is None else f"{node.path.score:.3f}"
             text = " ".join(node.path.step.text.split()) if node.path.step else ""
             line = f"{indent}{'└─' if last else '├─'} {score} {MARKS[node.fate]} {text}"
             yield line if len(line) <= width else line[: width - 1] + "…"
-            yield from self._lines(node.path.id, indent + ("   " if last else "│  "), width)
+            further = indent + ("   " if last else "│  ")
+            ahead += [(child, further, end) for child, end in marked_last(self.children(node.path.id))]
 
+
+def marked_last(nodes: Sequence[Node]) -> list[tuple[Node, bool]]:
+    """Siblings, last first, each with whether it is the last."""
+    return [(node, i == 0) for i, node in enumerate(reversed(nodes))]
+
+
+# Strategies whose candidates do not depend on each other, and the option that says how many of n belong together.
+INDEPENDENT = {
+    "greedy": "",
+    "majority": "",
+    "best_of_n": "",
+    "self_verify": "",
+    "dvts": "width",
+    "self_refine": "revisions",
+}
 
 MARKS: Mapping[Fate, str] = {"open": "·", "kept": "•", "pruned": "✂", "finished": "✓", "failed": "!"}
 
@@ -82,12 +95,14 @@ class Result:
         paths: every candidate, with steps, step scores and finish.
         values: one per candidate.
         answers: one per candidate; None where the text has none.
-        groups: which candidates have equal answers, by index.
+        groups: which candidates have equal answers, by index (those that were cut off stand here, too, and vote only
+            where no other has an answer).
         votes: the table of votes, winner first.
         usage: requests, tokens and seconds.
         tree: every explored step.
-        stopped_by: "tokens", "seconds" or "requests" if the budget ended the search, "decided" if the vote could not
-            change any more, else None.
+        winner: index of the candidate whose text this is; None where there is none.
+        stopped_by: "tokens", "seconds" or "requests" if the budget ended the search, "decided" if the vote was settled
+            early, "error" where there is nothing but errors (`solve_all` only: elsewhere that is raised), else None.
         errors: what failed for good on the way.
     """
 
@@ -103,6 +118,7 @@ class Result:
     votes: tuple[Vote, ...]
     usage: Usage
     tree: Tree
+    winner: int | None = None
     stopped_by: str | None = None
     errors: tuple[str, ...] = ()
 
@@ -111,28 +127,55 @@ class Result:
             f"Result(answer={self.answer!r}, score={self.score!r}, {len(self.paths)} paths, {self.usage.tokens} tokens)"
         )
 
+    def voted(self, select: Select, reduction: Reduction | None = None) -> Result:
+        """The result that the same candidates give with another selection, or another reduction of their scores.
+
+        Valid for samples, which do not depend on either; in a tree search the reduction has steered the search.
+
+        Raises:
+            UsageError: there is no such selection; or there are no scores to go by.
+        """
+        how: Reduction = reduction or self.strategy["reduction"]
+        if check_select(select) != "majority" and not any(path.scores for path in self.paths):
+            raise UsageError(f"no candidate has a score, so {select!r} has nothing to go by")
+        return conclude(
+            problem=self.problem,
+            strategy={**self.strategy, "select": select, "reduction": how},
+            paths=self.paths,
+            values=[reduce_scores(path.scores, how) if path.scores else 0.0 for path in self.paths],
+            answers=self.answers,
+            groups=self.groups,
+            usage=self.usage,
+            tree=self.tree,
+            judged=self.score is not None,
+            stopped_by=self.stopped_by,
+            errors=self.errors,
+        )
+
     def at(self, k: int) -> Result:
         """The result that the first k of n candidates would have given, as the article sub-samples its curves.
 
-        Valid where candidates do not depend on each other: samples (greedy, majority, best-of-N), and whole DVTS
-        subtrees, of which k must then be a multiple. The usage stays that of the whole run.
+        Valid where candidates do not depend on each other: samples (greedy, majority, best-of-N, self-verify), and
+        whole DVTS subtrees or chains of revisions, of whose size k must then be a multiple. The usage stays that of the
+        whole run.
 
         Raises:
             UsageError: for strategies whose candidates competed, for a run that was cut short, and for a k out of range.
         """
         name, n = self.strategy["name"], int(self.strategy["n"])
-        if name not in ("greedy", "majority", "best_of_n", "dvts"):
-            raise UsageError(f"candidates of {name} competed with each other: run it again at n={k}")
+        if name not in INDEPENDENT:
+            raise UsageError(
+                f"candidates of {name} competed with each other, so there is no part to take: run it at n={k}"
+            )
         if self.stopped_by is not None or self.errors:
             raise UsageError(
-                "this run was cut short, so its first candidates are no fair sample; run with early_stop=False"
+                "this run was cut short, so its first candidates are no fair sample; run it without budget, and with "
+                "early_stop=False where there is that option"
             )
-        step = int(self.strategy.get("width", 1)) if name == "dvts" else 1
-        if not 1 <= k <= n or k % step:
-            raise UsageError(
-                f"k must be between {step} and {n}" + (f", a multiple of the width {step}" if step > 1 else "")
-            )
-        return self._only({i for i, path in enumerate(self.paths) if path.id and path.id[0] < k}, k)
+        size = int(self.strategy[part]) if (part := INDEPENDENT[name]) else 1
+        if not 1 <= k <= n or k % size:
+            raise UsageError(f"k must be a multiple of {size} from {size} to {n}, not {k}")
+        return self._only({i for i, path in enumerate(self.paths) if path.id[0] < k}, k)
 
     def _only(self, kept: set[int], k: int) -> Result:
         new = {old: i for i, old in enumerate(sorted(kept))}
@@ -164,6 +207,7 @@ class Result:
             "answer": self.answer,
             "text": self.text,
             "score": self.score,
+            "winner": self.winner,
             "votes": [asdict(vote) for vote in self.votes],
             "usage": asdict(self.usage),
             "stopped_by": self.stopped_by,
@@ -179,19 +223,21 @@ class Result:
         history = tuple((role, content) for role, content in data["problem"]["history"])
         problem = Problem(**{**data["problem"], "history": history})
         tree = tree_from_json(problem, data["tree"])
+        known = {node.path.id: node.path for node in tree.nodes}
         return cls(
             problem=problem,
             strategy=data["strategy"],
             answer=data["answer"],
             text=data["text"],
             score=data["score"],
-            paths=tuple(path_from_json(problem, p) for p in data["paths"]),
+            paths=tuple(known.get(tuple(p["id"])) or path_from_json(problem, p) for p in data["paths"]),
             values=tuple(p["value"] for p in data["paths"]),
             answers=tuple(p["answer"] for p in data["paths"]),
             groups=tuple(Group(g["answer"], tuple(g["members"])) for g in data["groups"]),
             votes=tuple(Vote(**vote) for vote in data["votes"]),
             usage=Usage(**data["usage"]),
             tree=tree,
+            winner=data["winner"],
             stopped_by=data["stopped_by"],
             errors=tuple(data["errors"]),
         )
@@ -213,8 +259,11 @@ def conclude(
 ) -> Result:
     """Count the votes of grouped candidates and make the result."""
     select: Select = strategy["select"]
-    votes = tally(groups, values, select)
-    winner = representative(groups, votes, values)
+    if select == "weighted" and not any(values):
+        select = "majority"  # nothing was scored (the budget ended before), so there is nothing to weigh by
+    voters = electorate(groups, paths, answers)
+    votes = tally(voters, values, select)
+    winner = representative(voters, votes, values)
     if winner is None and paths:
         winner = max(range(len(paths)), key=lambda i: (values[i], -i))
     return Result(
@@ -230,13 +279,15 @@ def conclude(
         votes=votes,
         usage=usage,
         tree=tree,
+        winner=winner,
         stopped_by=stopped_by,
         errors=tuple(errors),
     )
 
 
 def step_to_json(step: Step) -> dict[str, Any]:
-    return {f.name: getattr(step, f.name) for f in fields(step)}
+    ids = None if step.token_ids is None else list(step.token_ids)
+    return {f.name: getattr(step, f.name) for f in fields(step)} | {"token_ids": ids}
 
 
 def step_from_json(data: Mapping[str, Any]) -> Step:

@@ -52,8 +52,8 @@ class Budget:
 
     Args:
         tokens: generated tokens plus tokens read by the PRM.
-        seconds: wall time.
-        requests: HTTP requests.
+        seconds: wall time; what is in flight at the deadline is cancelled.
+        requests: calls for steps and for scores (of which several may travel in one HTTP request), and retries.
     """
 
     tokens: int | None = None
@@ -84,12 +84,14 @@ class Ledger:
     def __init__(self, budget: Budget | None = None) -> None:
         self.budget = budget or Budget()
         self.usage = Usage()
+        self.short = False  # somebody was granted fewer tokens than asked for
         self._calls = 0
         self._reserved = 0
         self._waiting: list[asyncio.Future[None]] = []
 
     def book(self, **amounts: float) -> None:
-        """Add amounts to the usage, by field name."""
+        """Add amounts to the usage, by field name. A retry counts as a call, too."""
+        self._calls += int(amounts.get("retries", 0))
         now = {name: getattr(self.usage, name) + amount for name, amount in amounts.items()}
         self.usage = replace(self.usage, **now)
 
@@ -104,22 +106,27 @@ class Ledger:
         self._calls += 1
 
     @asynccontextmanager
-    async def reserved(self, tokens: int, *, at_least: int = 1) -> AsyncIterator[int]:
+    async def reserved(self, tokens: int, *, at_least: int | None = None) -> AsyncIterator[int]:
         """Set aside up to `tokens` tokens inside the block, and say how many there are.
 
         Waits while others hold what would be needed, and takes what is left when nobody does.
 
+        Args:
+            tokens: the most that the block can spend.
+            at_least: with how many it can do, because it can be cut short; None: only with all.
+
         Raises:
-            BudgetSpent: when fewer than `at_least` are left and nobody will give any back.
+            BudgetSpent: when fewer are left and nobody will give any back.
         """
         if self.budget.tokens is None:
             yield tokens
             return
         while (left := self._left(self.budget.tokens)) < tokens and self._reserved:
             await self._wait_for_release()
-        if left < at_least:
+        if left < (tokens if at_least is None else at_least):
             raise BudgetSpent("tokens")
         granted = min(tokens, left)
+        self.short = self.short or granted < tokens
         self._reserved += granted
         try:
             yield granted

@@ -1,0 +1,149 @@
+"""Tree searches that keep the best: beam search, diverse verifier tree search, reward-balanced search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from asearch.concurrency import together
+from asearch.errors import UsageError
+from asearch.strategies.base import TreeStrategy, check_divides, check_number, check_whole, most_finished
+from asearch.strategies.particles import softmax
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asearch.path import Path
+    from asearch.search import Search
+
+
+@dataclass(frozen=True, kw_only=True)
+class WideTreeStrategy(TreeStrategy):
+    """What beam search and DVTS have in common.
+
+    Args:
+        width: M, the continuations of a path that is kept.
+    """
+
+    width: int = 4
+
+    def check(self) -> None:
+        super().check()
+        check_whole("width", self.width, 1)
+        check_divides("width", self.width, self.n, self.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeamSearch(WideTreeStrategy):
+    """Keep the n/width best paths after every step and give each `width` continuations.
+
+    Ends as soon as n solutions are complete (the reference runs all 40 levels and then keeps the first n). Equal
+    siblings count once; what paths that ended leave free goes to those that go on.
+    """
+
+    name: ClassVar[str] = "beam_search"
+
+    async def run(self, search: Search) -> Sequence[Path]:
+        frontier, ended = [search.root], []
+        for _ in range(self.depth):
+            shares = allot(self.n, len(frontier))
+            families = await together(search.grow(path, m) for path, m in zip(frontier, shares, strict=True))
+            ranked = await self.ranked(search, [child for family in families for child in family])
+            ended += [path for path in ranked if path.finished]
+            going = [path for path in ranked if not path.finished]
+            frontier = going[: self.n // self.width]
+            await search.prune(going[len(frontier) :])
+            if not frontier or sum(path.complete for path in ended) >= self.n:
+                break
+        candidates = search.rank(most_finished(ended or frontier))[: self.n]
+        await search.finish(candidates)
+        return sorted(candidates, key=lambda path: path.id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DVTS(WideTreeStrategy):
+    """Diverse verifier tree search: n/width independent subtrees, in each of which the best child goes on.
+
+    No subtree waits for another. All solutions that were completed on the way are candidates, and each subtree
+    contributes its best path in any case (the reference returns the last siblings only).
+    """
+
+    name: ClassVar[str] = "dvts"
+
+    async def run(self, search: Search) -> Sequence[Path]:
+        subtrees = await together(self._subtree(search, i) for i in range(self.n // self.width))
+        return [path for leaves in subtrees for path in leaves]
+
+    async def _subtree(self, search: Search, number: int) -> list[Path]:
+        path, leaves = search.root, []
+        for level in range(self.depth):
+            first = number * self.width if level == 0 else None
+            children = await self.ranked(search, await search.grow(path, self.width, first=first))
+            if not children:
+                break
+            leaves += [child for child in children if child.complete]
+            path, *others = children
+            await search.prune(child for child in others if not child.finished)
+            if path.finished:
+                break
+        if not leaves and path.step is not None and not search.failed(path):
+            leaves = [path]
+        await search.finish(leaves)
+        return sorted(leaves, key=lambda leaf: leaf.id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rebase(TreeStrategy):
+    """Reward-balanced search (Wu et al., arXiv 2408.00724): n expansions per level, shared out by softmax of rewards.
+
+    Where beam search gives all to the best, here a path gets continuations in proportion to exp(value / balance), in
+    whole numbers; each path that ends takes its place with it, so that about n solutions come out.
+
+    Args:
+        balance: the temperature of that softmax; small: greedy, large: everybody the same.
+    """
+
+    name: ClassVar[str] = "rebase"
+    balance: float = 0.2  # of the authors' released configuration
+
+    def check(self) -> None:
+        super().check()
+        check_number("balance", self.balance)
+        if self.balance <= 0:
+            raise UsageError(f"balance is a temperature: it must be above 0, not {self.balance}")
+
+    async def run(self, search: Search) -> Sequence[Path]:
+        shares, ended, going = [(search.root, self.n)], [], []
+        for _ in range(self.depth):
+            families = await together(search.grow(path, m) for path, m in shares)
+            children = [child for family in families for child in family]
+            ended += [child for child in children if child.finished]
+            going = [child for child in children if not child.finished]
+            room = self.n - len(ended)
+            if room <= 0 or not going:
+                break
+            parts = apportion(room, softmax(await self.worths(search, going), self.balance))
+            shares = [(path, m) for path, m in zip(going, parts, strict=True) if m]
+            await search.prune(path for path, m in zip(going, parts, strict=True) if not m)
+        candidates = most_finished(ended or going)
+        await search.finish(candidates)
+        return sorted(candidates, key=lambda path: path.id)
+
+
+def allot(n: int, parties: int) -> list[int]:
+    """Divide n into shares as equal as possible, the first ones larger."""
+    share, rest = divmod(n, parties)
+    return [share + (i < rest) for i in range(parties)]
+
+
+def apportion(n: int, weights: Sequence[float]) -> list[int]:
+    """Divide n in proportion to weights that add up to 1, in whole numbers: largest remainders first.
+
+    The paper rounds each share, so that its total may miss n by some; here it is n.
+    """
+    exact = [n * weight for weight in weights]
+    shares = [int(share) for share in exact]
+    order = sorted(range(len(shares)), key=lambda i: (shares[i] - exact[i], i))
+    for i in order[: n - sum(shares)]:
+        shares[i] += 1
+    return shares
