@@ -46,13 +46,19 @@ def imports(file: Path) -> set[str]:
         for node in ast.walk(branch)
     }
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and id(node) not in for_types and (node.module or "").startswith("asearch."):
+        if (
+            isinstance(node, ast.ImportFrom)
+            and id(node) not in for_types
+            and (node.module or "").startswith("asearch.")
+        ):
             found.add(node.module)
     return found
 
 
 def test_front_door_is_a_sorted_list_of_what_there_is():
-    assert asearch.__all__ == sorted(asearch.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
+    assert asearch.__all__ == sorted(
+        asearch.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name)
+    )
     assert all(hasattr(asearch, name) for name in asearch.__all__)
 
 

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from asearch.cli import parser
 
 ROOT = Path(__file__).parent.parent
@@ -17,7 +16,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 def blocks(language: str) -> list:
     found = []
     for page in PAGES:
-        for i, block in enumerate(re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.M | re.S)):
+        for i, block in enumerate(
+            re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+        ):
             found.append(pytest.param(block, id=f"{page.name}-{i}"))
     return found
 
@@ -34,7 +35,9 @@ def test_commands_are_real(block):
         if words[:1] == ["asearch"]:
             parser().parse_args(words[1:])  # an unknown flag exits with status 2
         elif words[:1] == ["make"]:
-            targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
-            assert [word for word in words[1:] if "=" not in word][0] in targets
+            targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+            assert next(word for word in words[1:] if "=" not in word) in targets
         elif words[:2] == ["python", "-m"]:
-            subprocess.run([sys.executable, "-c", f"import importlib.util as u; assert u.find_spec({words[2]!r})"], check=True)
+            subprocess.run(
+                [sys.executable, "-c", f"import importlib.util as u; assert u.find_spec({words[2]!r})"], check=True
+            )

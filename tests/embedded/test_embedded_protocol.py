@@ -160,6 +160,13 @@ async def test_max_tokens_is_clamped_to_the_context(live):
             "max_tokens must be at least 1, got 0. (parameter=max_tokens, value=0)",
         ),
         (
+            {"prompt": [20, 21], "max_tokens": 257},
+            400,
+            "max_tokens",
+            "max_tokens=257 cannot be greater than max_model_len=256. Please request fewer output tokens. "
+            "(parameter=max_tokens, value=257)",
+        ),
+        (
             {"prompt": [20] * 300},
             400,
             "input_tokens",

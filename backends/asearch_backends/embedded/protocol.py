@@ -197,6 +197,9 @@ def sampling_params(
         raise _too_long(prompt, limits.max_model_len)
     if asked_tokens is not None and asked_tokens < 1:
         raise bad_value(f"max_tokens must be at least 1, got {asked_tokens}.", "max_tokens", asked_tokens)
+    if asked_tokens is not None and asked_tokens > limits.max_model_len:  # what fits beside no prompt: not clamped
+        message = f"max_tokens={asked_tokens} cannot be greater than max_model_len={limits.max_model_len}. Please request fewer output tokens."
+        raise bad_value(message, "max_tokens", asked_tokens)
 
     def value(name: str, neutral: float) -> float:
         given = getattr(request, name)
