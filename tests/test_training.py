@@ -244,3 +244,23 @@ def test_within_problem_area_ignores_how_hard_problems_are():
     easy, hard = [(0.9, True), (0.95, False)], [(0.1, True), (0.2, False)]
     assert judging.within_problem_auc([easy, hard]) == 0
     assert judging.auc(easy + hard) == 0.25
+
+
+def test_shortened_examples_end_with_the_first_wrong_step():
+    for example in verdicts.synthetic_examples(2, 100):
+        shorter = verdicts.shorten(example)
+        read = shorter.ids[:-1]  # the last token is never read
+        assert read == example.ids[: len(read)]
+        if example.wrong is None:
+            assert shorter == example
+        else:
+            later = [end for end in verdicts.step_ends(read, example.start) if end >= example.wrong]
+            assert later == [len(read) - 1]
+
+
+def test_the_learning_rate_rises_stays_and_falls():
+    factors = [optimizer.schedule(step, 1000, warm_up=100, flat=0.5, last=0.02) for step in range(1001)]
+    assert factors[0] < factors[50] < factors[99] == 1.0
+    assert set(factors[99:501]) == {1.0}
+    assert factors[501:] == sorted(factors[501:], reverse=True)
+    assert factors[-1] == pytest.approx(0.02)

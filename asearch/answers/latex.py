@@ -49,7 +49,7 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"~|\\(?:quad|qquad|enspace|enskip|thinspace|negthinspace|space|newline|hfill|nobreakspace)(?![a-zA-Z])", " "),
         (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
         (r"\\(?:text(?:bf|it|rm|normal|sc|sf|tt|up|md|sl)|mathrm|mathsf|mathtt|mathnormal|mbox|hbox|emph)\s*(?=\{)", r"\\text"),
-        (r"\\(?:mathbf|mathit|mathcal|mathscr|mathfrak|boldsymbol|bm|vec|overrightarrow|hat|widehat|bold|unit)\s*(?=\{)", ""),
+        (r"\\(?:mathbf|mathit|mathcal|mathscr|mathfrak|boldsymbol|bm|vec|overrightarrow|hat|widehat|bold|unit|underline)\s*(?=\{)", ""),
         (r"\\(?:mathbf|mathit|mathcal|vec|boldsymbol|hat)\s+(?=[a-zA-Z])", ""),
         (r"\\operatorname\*?\s*\{\s*(arc)?(sin|cos|tan|cot|sec|csc)\s*\}", r"\\\1\2 "),
         (r"\\operatorname\*?\s*\{\s*(ln|log|exp|det|max|min|gcd)\s*\}", r"\\\1 "),
@@ -86,6 +86,9 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\{\s*([^{}]{1,200}?)\s*\\over(?![a-zA-Z])\s*([^{}]{1,200}?)\s*\}", r"\\frac{\1}{\2}"),
         (r"\{\s*([^{}]{1,200}?)\s*\\choose(?![a-zA-Z])\s*([^{}]{1,200}?)\s*\}", r"\\binom{\1}{\2}"),
         (r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
+        (r"(?:\{\s*\})?[_^]\s*\{?\s*(\w+)\s*\}?\s*C\s*_\s*\{?\s*(\w+)\s*\}?", r"\\binom{\1}{\2}"),
+        (r"(?<![a-zA-Z\\])C_\s*\{?(\d+)\}?\s*\^\s*\{?(\d+)\}?", r"\\binom{\1}{\2}"),
+        (r"\\text\s*\{\s*([ie])\s*\}", r"\1"),
         (r"\\lg(?![a-zA-Z])", r"\\log "),
         (r"(?<![\\a-zA-Z])(sqrt|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|ln|log|exp)(?![a-zA-Z])", r"\\\1"),
         (r"\\sqrt\s*\(([^()]{1,200})\)", r"\\sqrt{\1}"),
@@ -109,8 +112,8 @@ _OPENERS = {
 }
 _CLOSERS = frozenset(_OPENERS.values())
 _ARGUMENTS = {r"\frac": 2, r"\binom": 2, r"\sqrt": 1, "^": 1}
-_TRAILING = re.compile(r"[\s.,;:]+$")
-_LEADING = re.compile(r"^(?:\s|[=:;,]|\\approx(?![a-zA-Z])|\\text\s*\{\s*\}|\\Rightarrow|\\implies|\\therefore)+")
+_TRAILING = re.compile(r"[\s.,;:*\\]+$")
+_LEADING = re.compile(r"^(?:\s|[=:;,*]|\\approx(?![a-zA-Z])|\\text\s*\{\s*\}|\\Rightarrow|\\implies|\\therefore)+")
 
 
 class Unreadable(ValueError):
@@ -127,7 +130,7 @@ def tidy(text: str) -> str:
         raise Unreadable(f"{len(text)} characters are no answer")
     if r"\begin" not in text:  # a doubled backslash before a command comes from escaping twice
         text = re.sub(r"\\\\(?=[a-zA-Z({\[])", r"\\", text)
-    text = text.translate(_SYMBOLS)
+    text = _LEADING.sub("", text).rstrip("* ").translate(_SYMBOLS)
     if len(text) > MAX_LENGTH:
         raise Unreadable("too long, spelled out")
     for pattern, replacement in _RULES:

@@ -39,6 +39,9 @@ _NAME = re.compile(
 )
 _VARIABLE = re.compile(r"\\?[A-Za-z]+(?:_\s*[A-Za-z0-9]|_\s*\{[^{}]*\})?")
 _ELEMENT = re.compile(rf"{_VARIABLE.pattern}(?:\s*\\in\s*\\mathbb\s*\{{?R\}}?)?")
+_FOR_ALL_INTEGERS = re.compile(
+    r"(?:\s*,\s*|\s*\\text\s*\{[^{}]*\}\s*)+[a-z](?:\s*,\s*[a-z])?\s*\\in\s*\\mathbb\s*\{?[ZN]\}?\s*$"
+)
 _MATRIX = re.compile(
     r"\\begin\s*\{((?:[pbB]|small)?matrix|array)\}(?:\s*\{[clr|\s]*\})?(.*)\\end\s*\{\1\}(.*)", re.DOTALL
 )
@@ -95,6 +98,7 @@ class Reader:
         """An answer: words, a choice, a list, or a statement."""
         if not text:
             raise Unreadable("blank")
+        text = _FOR_ALL_INTEGERS.sub("", text) or text
         if whole := _WHOLE_TEXT.fullmatch(text):
             return self._all_text(whole.group(1))
         if named := in_words(text) or self._choice(text):
@@ -105,6 +109,8 @@ class Reader:
     def _all_text(self, inside: str) -> Node:
         r"""What stands in one \text{}: words, or mathematics in disguise."""
         content = tidy(inside.replace(AND, " and ").replace(OR, " or "))
+        if re.fullmatch(r"\(?[A-Z]\)?(?:\s*,\s*\(?[A-Z]\)?)+", content):  # several choices
+            return self.answer(content)
         if re.search(r"\d", content) and not re.search(r"[A-Za-z]{2,}.*\d.*[A-Za-z]{2,}", content):
             return self.answer(content)
         return in_words(content) or nodes.text(normal(content))

@@ -34,7 +34,7 @@ _SCALED = re.compile(
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 # 3 5, 1.2.3, 1e9999, ---5, \triangle ABC: products to a parser, but not to a reader
 _BROKEN = re.compile(
-    r"\d\s+[\d.]*\d(?!\s*/\s*\d)|\.\d+\.|\d[eE][-+]?\d|[-+]\s*[-+]\s*[-+]"
+    r"(?:^|[^_\d.])[\d.]*\d\s+[\d.]*\d(?!\s*/\s*\d)|\.\d+\.|\d[eE][-+]?\d|[-+]\s*[-+]\s*[-+]"
     r"|\\(?:angle|triangle|square|parallel|perp|overset|underset|to|implies)(?![a-zA-Z])"
 )
 
@@ -53,6 +53,7 @@ _UNIT = (
 _UNITS_AFTER = re.compile(rf"(?:{_UNIT})+\s*$")
 _NOUN_AFTER = re.compile(r"([-+]?[\d.,]+(?:\\frac\{\d+\}\{\d+\}|/\d+)?%?)\s+((?:[A-Za-z]{3,}[\s-]*)+)")
 _TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
+_DEGREES = re.compile(r"\s*\u00b0[\u00b0\s]*[CF]?$")
 _TEXT_BEFORE = re.compile(r"^\s*\\text\s*\{[^{}]*\}\s*:?\s*(?=[-\d\\(\[])(?!\\text)")
 
 
@@ -73,7 +74,7 @@ def without_unit(text: str) -> str | None:
     """What is left of a quantity without its unit, noun or label; None if it has none."""
     bare = _UNITS_AFTER.sub("", _TEXT_BEFORE.sub("", text, count=1)).rstrip()
     if not _TRIGONOMETRY.search(bare):  # sin 30 degrees is not sin 30
-        bare = bare.rstrip("\u00b0 ")
+        bare = _DEGREES.sub("", bare)
     if match := _NOUN_AFTER.fullmatch(bare):
         bare = match.group(1)
     bare = bare.removesuffix("^")

@@ -35,6 +35,7 @@ _FUNCTION_NAMES = frozenset("fghFGHPpTLuvw")
 _TO_DO = (
     sympy.Sum, sympy.Product, sympy.Integral, sympy.Derivative, sympy.Limit, sympy.MatAdd, sympy.MatMul, sympy.MatPow,
 )  # fmt: skip
+_LONE_I = re.compile(r"(?<![\\a-zA-Z])i(?![a-zA-Z])")
 _MIXED_NUMBER = re.compile(r"(?<![\d.^_{}])(\d{1,9})\s*\\frac\{(\d{1,9})\}\{(\d{1,9})\}")
 _NUMBER = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3})?", re.ASCII)
 _RELATIONS = {"<": "<", r"\le": "<=", ">": ">", r"\ge": ">=", "=": "=", r"\ne": "!="}
@@ -91,6 +92,8 @@ def parse(text: str) -> Any:
     """
     if r"\text" in text:
         raise Unreadable("words in the middle")
+    if re.search(r"\\(?:sum|prod)_\{?\s*i\s*=", text):  # an index, no imaginary unit
+        text = _LONE_I.sub(next((name for name in "kjmnpq" if name not in text), "k"), text)
     latex = _MIXED_NUMBER.sub(_improper, text.replace("\u00b0", r"^{\circ}").removeprefix("+"))
     try:
         value = evaluated(Latex(is_real=True, convert_degrees=True, config=_CONFIG).parse(latex))

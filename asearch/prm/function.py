@@ -47,8 +47,8 @@ class FunctionPRM:
         scores = _as_scores(value, new)
         if len(scores) not in (new, len(texts)):
             raise ProtocolError(f"the verifier returned {len(scores)} scores for {len(texts)} steps")
-        if any(math.isnan(score) for score in scores):
-            raise ProtocolError("the verifier returned NaN")
+        if not all(math.isfinite(score) for score in scores):
+            raise ProtocolError("the verifier returned NaN or infinity")
         ledger.get().book(scored=new)
         return scores[-new:]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -97,7 +99,8 @@ class Rebase(TreeStrategy):
     """Reward-balanced search (Wu et al., arXiv 2408.00724): n expansions per level, shared out by softmax of rewards.
 
     Where beam search gives all to the best, here a path gets continuations in proportion to exp(value / balance), in
-    whole numbers; each path that ends takes its place with it, so that about n solutions come out.
+    whole numbers; each path that ends takes its place with it, so that about n solutions come out. Equal siblings are
+    one path with the weight, and at its end the votes, of all of them.
 
     Args:
         balance: the temperature of that softmax; small: greedy, large: everybody the same.
@@ -113,21 +116,30 @@ class Rebase(TreeStrategy):
             raise UsageError(f"balance is a temperature: it must be above 0, not {self.balance}")
 
     async def run(self, search: Search) -> Sequence[Path]:
-        shares, ended, going = [(search.root, self.n)], [], []
+        shares = {search.root: self.n}
+        ended: Counter[Path] = Counter()
+        going: Counter[Path] = Counter()
         for _ in range(self.depth):
-            families = await together(search.grow(path, m) for path, m in shares)
-            children = [child for family in families for child in family]
-            ended += [child for child in children if child.finished]
-            going = [child for child in children if not child.finished]
-            room = self.n - len(ended)
+            families = await together(search.families(path, m) for path, m in shares.items())
+            grown = [pair for family in families for pair in family]
+            ended.update({child: m for child, m in grown if child.finished})
+            going = Counter({child: m for child, m in grown if not child.finished})
+            room = self.n - ended.total()
             if room <= 0 or not going:
                 break
-            parts = apportion(room, softmax(await self.worths(search, going), self.balance))
-            shares = [(path, m) for path, m in zip(going, parts, strict=True) if m]
-            await search.prune(path for path, m in zip(going, parts, strict=True) if not m)
-        candidates = most_finished(ended or going)
-        await search.finish(candidates)
+            shares = await self._shares(search, going, room)
+            await search.prune(path for path in going if path not in shares)
+        candidates = most_finished((ended or going).elements())
+        await search.finish(dict.fromkeys(candidates))
         return sorted(candidates, key=lambda path: path.id)
+
+    async def _shares(self, search: Search, going: Counter[Path], room: int) -> dict[Path, int]:
+        """Expansions per path; one that stands for several equal siblings has the weight of all of them."""
+        worths = await self.worths(search, list(going))
+        weights = softmax(
+            [w + self.balance * math.log(m) for w, m in zip(worths, going.values(), strict=True)], self.balance
+        )
+        return {path: m for path, m in zip(going, apportion(room, weights), strict=True) if m}
 
 
 def allot(n: int, parties: int) -> list[int]:

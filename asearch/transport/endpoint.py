@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
-import aiohttp
 import orjson
 
 from asearch.concurrency import Limiter
@@ -24,6 +23,8 @@ from asearch.usage import ledger
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
+
+    import aiohttp  # takes longer to import than the rest of the library: only when a connection is opened
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -87,10 +88,7 @@ class Endpoint:
             route: begins with a slash; `/v1/` stands for the server's own prefix.
             patient: False gives up at once on a server that cannot be reached, or does not answer its first question.
         """
-        bounds = (
-            None if patient else aiohttp.ClientTimeout(total=self.timeouts.first, sock_connect=self.timeouts.connect)
-        )
-        reply = await self.call(lambda: self._fresh("GET", route, None, bounds), units=0, patient=patient)
+        reply = await self.call(lambda: self._fresh("GET", route, None, patient=patient), units=0, patient=patient)
         return self._expect(dict, route, reply)
 
     async def post(self, route: str, body: Mapping[str, Any], *, units: int = 1) -> Json:
@@ -171,23 +169,23 @@ class Endpoint:
         async with self.limiter.hold(units):
             return await send()
 
-    async def _fresh(
-        self, method: str, route: str, body: bytes | None, bounds: aiohttp.ClientTimeout | None = None
-    ) -> Any:
+    async def _fresh(self, method: str, route: str, body: bytes | None, *, patient: bool = True) -> Any:
         """Send a request, and once more if a kept connection was closed under it before any byte came back."""
         try:
-            return await self._once(method, route, body, bounds)
+            return await self._once(method, route, body, patient=patient)
         except StaleConnection:
             self.stats.reconnects += 1
-            return await self._once(method, route, body, bounds)
+            return await self._once(method, route, body, patient=patient)
 
-    async def _once(self, method: str, route: str, body: bytes | None, bounds: aiohttp.ClientTimeout | None) -> Any:
+    async def _once(self, method: str, route: str, body: bytes | None, *, patient: bool) -> Any:
+        import aiohttp
+
         self.stats.requests += 1
         connection, began = _Connection(), False
         session = await self._open_session()
         options: dict[str, Any] = {"allow_redirects": False, "trace_request_ctx": connection}
-        if bounds is not None:
-            options["timeout"] = bounds
+        if not patient:
+            options["timeout"] = aiohttp.ClientTimeout(total=self.timeouts.first, sock_connect=self.timeouts.connect)
         request = session.request(method, self._address(route), data=body, **options)
         try:
             async with request as reply:
@@ -203,6 +201,8 @@ class Endpoint:
         return f"{self.url}{path}?{self._query}" if self._query else f"{self.url}{path}"
 
     async def _open_session(self) -> aiohttp.ClientSession:
+        import aiohttp
+
         loop = asyncio.get_running_loop()
         if self._session is not None and self._loop is not loop:
             await self._leave_loop()
@@ -243,6 +243,8 @@ class _Connection:
 
 
 def _watch_reuse() -> aiohttp.TraceConfig:
+    import aiohttp
+
     async def note(_session: aiohttp.ClientSession, context: Any, _: aiohttp.TraceConnectionReuseconnParams) -> None:
         context.trace_request_ctx.reused = True
 

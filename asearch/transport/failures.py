@@ -13,7 +13,6 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-import aiohttp
 import orjson
 
 from asearch.errors import (
@@ -73,6 +72,8 @@ def wire_error(url: str, route: str, failure: Exception, *, began: bool, reused:
         began: the head of the reply had arrived.
         reused: the connection had carried an earlier request.
     """
+    import aiohttp
+
     if isinstance(failure, aiohttp.InvalidURL):
         return UsageError(f"{url!r} is not a URL that can be requested")
     kind, message = _broken(failure, began=began, reused=reused)
@@ -81,6 +82,8 @@ def wire_error(url: str, route: str, failure: Exception, *, began: bool, reused:
 
 def _broken(failure: Exception, *, began: bool, reused: bool) -> tuple[type[EndpointError], str]:
     """Which error a failure of the connection is, and what to say; the order goes from special to general."""
+    import aiohttp
+
     why = getattr(failure, "os_error", None)
     known: list[tuple[Any, type[EndpointError], str]] = [
         (aiohttp.ConnectionTimeoutError, Unreachable, "no connection in time; is the server running, the port open?"),

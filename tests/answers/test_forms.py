@@ -56,6 +56,8 @@ def test_math500_answers_that_differ_stay_apart(math500):
         (r"(1,\sqrt{4+2\sqrt3})", r"(1,1+\sqrt3)"),
         (r"x\in(2,\infty)", "x>2"),
         ("5 million", "5,000,000"),
+        (r"\log_2 8", "3"),
+        (r"\frac{\pi}{3}+2k\pi, k \in \mathbb{Z}", r"2k\pi+\frac{\pi}{3}"),
         ("1,234.5", "1234.5"),
         (r"100,200; 3", r"3, 100200"),
         (r"2\frac13\pi", r"\frac{7\pi}{3}"),

@@ -62,6 +62,11 @@ RIGHT = [
     (r"\text{even}", "even"), ("Even", r"\text{even}"), (r"\textbf{Odd}", "odd"), (r"\text{(B)}", "B"), ("(B)", r"\text{B}"), ("b", r"\text{(B)}"),
     (r"\textbf{(B)}\ 12", "B"), (r"\text{Maria}", "Maria"), (r"\text{the parabola}", "parabola"), (r"\text{ no }", "No"),
     ("6:8", "3:4"), (r"101_2", "101_{2}"), (r"(101)_2", "101_2"), (r"101_{\text{two}}", "101_2"), ("101", "101_2"), (r"\text{3:05 p.m.}", "3:05 pm"),
+    (r"\text{A, C}", "C, A"), ("(A) and (C)", "A,C"), (r"25^\circ\text{C}", "25"), (r"25^\circ C", "25"), ("5:30 PM", "5:30 p.m."),
+    # sums, binomials, qualifiers, decoration
+    (r"\sum_{i=1}^{5} i", "15"), (r"{}_8C_3", "56"), ("C_8^3", "56"), (r"{8 \choose 3}", "56"), (r"1-\mathrm{i}", "1-i"),
+    (r"\frac{\pi}{3}+2k\pi, k \in \mathbb{Z}", r"2k\pi+\frac{\pi}{3}"), ("**12**", "12"), (r"12\\", "12"), (r"\underline{12}", "12"),
+    ("|x|<5", "-5<x<5"), (r"\frac{x}{2}+\frac{y}{3}=1", "3x+2y=6"), ("(x+3)(x-2)=0", "x^2+x-6=0"), (r"5\sqrt2 \approx 7.07", r"5\sqrt2"),
     # infinity
     (r"\infty", r"+\infty"), ("infinity", r"\infty"), ("∞", r"\infty"),
     # wrapping, spacing, broken LaTeX

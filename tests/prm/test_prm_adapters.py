@@ -356,7 +356,9 @@ async def test_a_function_that_scores_all_steps_is_asked_for_the_new_ones_only()
     assert await as_prm(lambda _, steps: [0.7, 0.8]).score(path) == [0.7, 0.8]
 
 
-@pytest.mark.parametrize("value", [[0.5], [0.5] * 5, math.nan, [0.1, math.nan, 0.2, 0.3], None, "good", {}, [None] * 4])
+@pytest.mark.parametrize(
+    "value", [[0.5], [0.5] * 5, math.nan, math.inf, [0.1, math.nan, 0.2, 0.3], None, "good", {}, [None] * 4]
+)
 async def test_a_function_that_returns_nonsense_is_an_error(value):
     with pytest.raises(ProtocolError, match="the verifier returned"):
         await as_prm(lambda *_: value).score(PATH)

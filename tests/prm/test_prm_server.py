@@ -241,6 +241,14 @@ def test_broken_checkpoints_are_told_in_a_line(checkpoints, tmp_path):
         assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(("device", "said"), [("cuda:99", "no device cuda:99"), ("nonsense", "is no device")])
+def test_devices_that_are_not_there(device, said, checkpoints):
+    from asearch_backends.prm.checkpoint import CheckpointError, load_checkpoint
+
+    with pytest.raises(CheckpointError, match=said):
+        load_checkpoint(str(checkpoints / "skywork"), device=device)
+
+
 async def test_a_model_that_fails_is_an_answer_not_a_hang(checkpoints, monkeypatch):
     """As torch does when the memory is not enough: the batch is halved, and what fails alone is told so."""
     async with serving(checkpoints / "skywork") as (url, server), closing(PoolingPRM(url, **ONE_TRY)) as prm:

@@ -35,13 +35,20 @@ async def exact(servers):
 
 
 async def test_scores_over_tgi_are_those_over_vllms_protocol(tgi, exact):
-    family = replace(EMBEDDED, ids=exact.verdicts)
-    prm = CausalPRM(f"tgi+{tgi.url}", family=family)
-    path = path_of(Problem(PROBLEM), STEPS)
+    """Equal where both verdicts are among the five likeliest tokens, else a bound that is counted."""
+    prm = CausalPRM(f"tgi+{tgi.url}", family=replace(EMBEDDED, ids=exact.verdicts))
     try:
-        assert await prm.score(path) == pytest.approx(await exact.score(path), abs=1e-5)
-        assert prm.bounded == 0
-        await assert_prm_laws(prm)
+        for k in range(1, len(STEPS) + 1):
+            path = path_of(Problem(PROBLEM), STEPS[:k], [0.5] * (k - 1))
+            bounded = prm.bounded
+            (score,), (truth,) = await prm.score(path), await exact.score(path)
+            if prm.bounded == bounded:
+                assert score == pytest.approx(truth, abs=1e-5)
+            else:
+                assert abs(score - 0.5) <= abs(truth - 0.5)  # a bound claims no more than is known
+        assert prm.bounded < len(STEPS)
+        if not prm.bounded:
+            await assert_prm_laws(prm)
     finally:
         await prm.aclose()
     asked = [body for route, _, body in tgi.requests if route == "/generate"]

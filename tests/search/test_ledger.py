@@ -1,6 +1,7 @@
 """The ledger: what a search may spend is never passed, and whoever waits for tokens gets them in the end."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 from asearch import Budget, Usage
@@ -36,13 +37,11 @@ def test_tokens_are_never_overspent_and_nobody_waits_for_ever(calls, limit):
     async def one(book, want, spare, seconds, start):
         await asyncio.sleep(start)
         at_least = None if spare % 3 == 0 else max(1, want - spare)
-        try:
+        with suppress(BudgetSpent):
             async with book.reserved(want, at_least=at_least) as granted:
                 assert (at_least or want) <= granted <= want
                 await asyncio.sleep(seconds)
                 book.book(policy_tokens=max(0, granted - spare))
-        except BudgetSpent as spent:
-            assert spent.what == "tokens"
 
     async def main():
         book = Ledger(Budget(tokens=limit))

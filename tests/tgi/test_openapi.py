@@ -52,7 +52,9 @@ async def test_the_server_refuses_and_remembers(held, standin):
         bad = {**GOOD, "parameters": {"seed": 0, "n": 4}}
         async with session.post(f"{standin.url}/generate", json=bad) as reply:
             assert reply.status == 422
-        async with session.post(f"{standin.url}/generate", json={**GOOD, "parameters": {"n": 4, "max_new_tokens": 2}}) as reply:
+        async with session.post(
+            f"{standin.url}/generate", json={**GOOD, "parameters": {"n": 4, "max_new_tokens": 2}}
+        ) as reply:
             assert reply.status == 200
     assert ["seed" in standin.violations[0], "unknown parameters ['n']" in standin.violations[1]] == [True, True]
     standin.violations.clear()

@@ -47,7 +47,13 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tiny random checkpoints, one folder per architecture."""
     folder = tmp_path_factory.mktemp("checkpoints")
     tiny_checkpoints.llama(folder / "llama", seed=17)  # one that likes blank lines, so that there are steps
-    tiny_checkpoints.qwen_prm(folder / "qwen_prm")
+    for make in (
+        tiny_checkpoints.mistral,
+        tiny_checkpoints.qwen_prm,
+        tiny_checkpoints.qwen_tokens,
+        tiny_checkpoints.qwen_outcome,
+    ):
+        make(folder / make.__name__)
     return folder
 
 
@@ -58,12 +64,15 @@ def start(request: pytest.FixtureRequest, logs: Path, checkpoints: Path):
         "policy": (MODELS / "policy", "asearch-policy"),
         "verifier": (MODELS / "prm", "asearch-prm"),
         "llama": (checkpoints / "llama", "llama"),
+        "mistral": (checkpoints / "mistral", "math-shepherd-mistral-tiny"),
         "qwen_prm": (
             checkpoints / "qwen_prm",
             "Qwen2.5-Math-PRM-tiny",
             "--pooler-config",
             '{"step_tag_id": 3}',  # this tokenizer's; the default is the real one's
         ),
+        "qwen_tokens": (checkpoints / "qwen_tokens", "Qwen2.5-tiny-Instruct-PRM-0.2", "--runner", "pooling"),
+        "qwen_outcome": (checkpoints / "qwen_outcome", "orm", "--runner", "pooling", "--convert", "classify"),
     }
     with ExitStack() as stack:
 
@@ -101,3 +110,21 @@ def llama(start) -> str:
 def qwen_prm(start) -> str:
     """A random Qwen2ForProcessRewardModel."""
     return start("qwen_prm").url
+
+
+@pytest.fixture(scope="session")
+def mistral(start) -> str:
+    """A random Mistral with a SentencePiece-style tokenizer."""
+    return start("mistral").url
+
+
+@pytest.fixture(scope="session")
+def qwen_tokens(start) -> str:
+    """A random token classifier on Qwen2; vLLM answers with a row per token."""
+    return start("qwen_tokens").url
+
+
+@pytest.fixture(scope="session")
+def qwen_outcome(start) -> str:
+    """A random sequence classifier on Qwen2."""
+    return start("qwen_outcome").url

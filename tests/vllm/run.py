@@ -29,8 +29,9 @@ def main() -> int:
         ensure_packages(python, project_needs())
     except NotInstallable as why:
         sys.stderr.write(f"the real-vLLM suite did not run: {why}\n")
-        sys.stdout.write("0 passed, 0 failed, 1 skipped\n")
-        return 1 if os.environ.get("CI") == "true" else 0
+        must = os.environ.get("CI") == "true"
+        sys.stdout.write("0 passed, 1 failed\n" if must else "0 passed, 0 failed, 1 skipped\n")
+        return int(must)
     return run_tests(python, sys.argv[1:])
 
 

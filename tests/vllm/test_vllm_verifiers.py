@@ -53,7 +53,9 @@ async def test_an_older_vllm_by_its_likeliest_tokens(verifier):
     older = CausalPRM(verifier)
     await older.connect()
     older._route = LikeliestTokens(older.endpoint, older.model, older.family, older.verdicts)
-    assert await scores(older, Problem(PROBLEM)) == pytest.approx(exact, abs=1e-3)
+    got = await scores(older, Problem(PROBLEM))
+    assert sum(a == pytest.approx(b, abs=TOLERANCE) for a, b in zip(got, exact, strict=True)) == 4 - older.bounded
+    assert all(abs(a - 0.5) <= abs(b - 0.5) + TOLERANCE for a, b in zip(got, exact, strict=True))
 
 
 async def test_qwen_process_reward_model_over_pooling(qwen_prm, checkpoints):
@@ -62,6 +64,26 @@ async def test_qwen_process_reward_model_over_pooling(qwen_prm, checkpoints):
     got = await scores(prm, Problem(PROBLEM))
     assert got == pytest.approx(reference.qwen(checkpoints / "qwen_prm", PROBLEM, STEPS), abs=TOLERANCE)
     assert max(got) - min(got) > 1e-3
+
+
+async def test_math_shepherd_on_a_random_mistral(mistral, checkpoints):
+    got = await scores(as_prm(mistral), Problem(PROBLEM))
+    expected = reference.Causal(checkpoints / "mistral").shepherd(PROBLEM, STEPS)
+    assert got == pytest.approx(expected, abs=TOLERANCE)
+    assert max(got) - min(got) > 1e-3
+
+
+async def test_token_classifier_of_trl_over_pooling(qwen_tokens, checkpoints):
+    """A row per token comes back, of which the ends of the steps are picked."""
+    got = await scores(as_prm(qwen_tokens), Problem(PROBLEM))
+    assert got == pytest.approx(reference.trl(checkpoints / "qwen_tokens", PROBLEM, STEPS), abs=TOLERANCE)
+    assert max(got) - min(got) > 1e-3
+
+
+async def test_outcome_reward_model_over_classify(qwen_outcome, checkpoints):
+    got = await scores(as_prm(qwen_outcome, family="outcome"), Problem(PROBLEM))
+    expected = reference.outcome(checkpoints / "qwen_outcome", PROBLEM, "".join(STEPS))
+    assert got == pytest.approx([expected] * len(STEPS), abs=TOLERANCE)
 
 
 async def test_a_wrong_family_says_so(llama, qwen_prm):
@@ -75,7 +97,16 @@ async def test_a_wrong_family_says_so(llama, qwen_prm):
         await scores(as_prm(llama), Problem(PROBLEM))
 
 
-@pytest.mark.parametrize(("server", "family"), [("verifier", None), ("llama", RLHFLOW_DEEPSEEK), ("qwen_prm", None)])
+@pytest.mark.parametrize(
+    ("server", "family"),
+    [
+        ("verifier", None),
+        ("llama", RLHFLOW_DEEPSEEK),
+        ("mistral", None),
+        ("qwen_prm", None),
+        ("qwen_tokens", None),
+    ],
+)
 async def test_laws(server: str, family: Family | None, request):
     prm = as_prm(request.getfixturevalue(server), family=family)
     try:

@@ -51,7 +51,9 @@ def vllm_server(model: Path, name: str, logs: Path, *options: str) -> Iterator[V
     port = free_port()
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
     command += ["--served-model-name", name, "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
-    command += ["--max-model-len", "512", "--enforce-eager", "--block-size", "32", *options]
+    # Blocks for 64 solutions of full length: what fits into the one GiB that vLLM would take at least is never needed.
+    command += ["--max-model-len", "512", "--enforce-eager", "--block-size", "32", "--num-gpu-blocks-override", "1024"]
+    command += options
     log = logs / f"{name}.log"
     with log.open("w") as out:
         # A session of its own: its process group is the server, its engine and its workers, and nothing else.

@@ -63,7 +63,7 @@ def load_checkpoint(
     config = _read_json(folder / "config.json")
     architecture = (config.get("architectures") or [""])[0]
     family = family or recognise(model, folder.name) or _by_architecture(architecture, folder) or _unknown(model)
-    where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    where = _device(device)
     kind = _dtype(dtype, where)
     tokenizer = _load_tokenizer(folder, model)
     body, head = _load_model(folder, family, tokenizer, kind)
@@ -102,6 +102,18 @@ def _by_architecture(architecture: str, folder: Path) -> Family | None:
 
 def _unknown(model: str) -> Family:
     raise CheckpointError(f"{model!r} is of no known family; pass --family, one of {', '.join(FAMILIES)}")
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise CheckpointError(f"{name!r} is no device such as cpu, cuda or cuda:1") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise CheckpointError(f"there is no device {name} here; torch sees {torch.cuda.device_count()} CUDA devices")
+    return device
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:
