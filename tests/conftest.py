@@ -4,6 +4,7 @@ import asyncio
 import threading
 
 import pytest
+
 from asearch.embedded import EmbeddedServers, embedded_servers
 
 

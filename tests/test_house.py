@@ -5,8 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import asearch
 import pytest
+
+import asearch
 
 ROOT = Path(__file__).parent.parent
 LIBRARY = ROOT / "asearch"

@@ -11,7 +11,6 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("tokenizers")
 
 from asearch.problem import SYSTEM_PROMPT  # noqa: E402  (after the guards)
-
 from asearch_backends.embedded import task  # noqa: E402
 from asearch_backends.training import (  # noqa: E402  # noqa: E402
     export,

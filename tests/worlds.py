@@ -4,10 +4,9 @@ import asyncio
 import hashlib
 import itertools
 
+import virtual_clock
 from asearch import Step
 from asearch.usage import ledger
-
-import virtual_clock
 
 
 def run(coroutine):

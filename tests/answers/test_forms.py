@@ -4,9 +4,10 @@ import subprocess
 import sys
 
 import pytest
-from asearch.answers import canonical, fast_form, group, same
 from hypothesis import given
 from hypothesis import strategies as st
+
+from asearch.answers import canonical, fast_form, group, same
 
 
 def together(*answers):

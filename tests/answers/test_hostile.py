@@ -4,10 +4,10 @@ import ast
 import json
 from pathlib import Path
 
-import asearch
 import pytest
-from asearch.answers import canonical, extract, fast_form, grade, group
 
+import asearch
+from asearch.answers import canonical, extract, fast_form, grade, group
 from conftest import HOSTILE
 
 ROOM = Path(asearch.__file__).parent
@@ -45,6 +45,7 @@ def test_no_string_reaches_sympify(monkeypatch):
     """Numbers included, which the parser underneath would evaluate."""
     import sympy.parsing.sympy_parser
     import sympy.physics.units  # which sympy imports late, and which evaluates its own constants
+
     from asearch.answers import meaning, symbolic
 
     def refuse(text, *_, **__):

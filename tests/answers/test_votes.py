@@ -4,10 +4,11 @@ import itertools
 import math
 
 import pytest
-from asearch.answers import group, pass_at_k
-from asearch.scoring import Vote, best_vote, majority_vote, reduce_scores, weighted_vote
 from hypothesis import given
 from hypothesis import strategies as st
+
+from asearch.answers import group, pass_at_k
+from asearch.scoring import Vote, best_vote, majority_vote, reduce_scores, weighted_vote
 
 CANDIDATES = st.lists(
     st.tuples(st.sampled_from(["1", "2", "x=2", "0.5", r"\frac12", None, ""]), st.floats(0, 1)), max_size=9

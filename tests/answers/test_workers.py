@@ -11,10 +11,10 @@ import sys
 import textwrap
 
 import pytest
+
 from asearch.answers import canonical, group
 from asearch.errors import WorkerError
 from asearch.workers import AnswerWorkers, default_workers
-
 from conftest import ENDLESS, HOSTILE
 
 ANSWERS = [

@@ -7,10 +7,11 @@ import subprocess
 
 import pytest
 from aiohttp import web
+from stub_server import Stub, hang, models, openai_error, reset, reset_inside
+
 from asearch import errors
 from asearch.client import OpenAIClient
 from asearch.transport import Endpoint, Retry, Timeouts
-from stub_server import Stub, hang, models, openai_error, reset, reset_inside
 
 ONCE = Retry(attempts=1)
 FAST = Retry(first=0.0001, longest=0.001)

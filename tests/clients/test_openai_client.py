@@ -3,16 +3,17 @@
 import asyncio
 import json
 
-import asearch
 import openai
 import pytest
+from stub_server import Stub, chat_reply, completion_reply, models, openai_error
+
+import asearch
 from asearch import errors
 from asearch.client import OpenAIClient, TGIClient, as_client, finish_of, make_endpoint
 from asearch.path import Path, Sampling, Step
 from asearch.problem import Problem
 from asearch.transport import Endpoint, Retry, Timeouts
 from asearch.usage import Budget, BudgetSpent, Ledger, ledger
-from stub_server import Stub, chat_reply, completion_reply, models, openai_error
 
 PROBLEM = Problem("What is 2 + 2?", system=None)
 PATH = Path(PROBLEM)

@@ -3,12 +3,13 @@
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from asearch.errors import UsageError
 from asearch.transport import Endpoint, Retry
 from asearch.transport.policies import throttler
 from asearch.transport.urls import is_loopback, merge_headers, parse_url, secrets_of
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 @given(st.integers(1, 40), st.floats(0.001, 10), st.floats(0.001, 100))

@@ -3,11 +3,11 @@
 import asyncio
 
 import pytest
-from asearch.concurrency import Batcher
-from asearch.errors import AuthError, BadRequest, Overloaded
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asearch.concurrency import Batcher
+from asearch.errors import AuthError, BadRequest, Overloaded
 from virtual_clock import run
 
 

@@ -3,10 +3,10 @@
 import asyncio
 
 import pytest
-from asearch.concurrency import Limiter, seniority
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asearch.concurrency import Limiter, seniority
 from virtual_clock import run
 
 

@@ -4,10 +4,10 @@ import asyncio
 import gc
 
 import pytest
-from asearch.concurrency import Memo
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asearch.concurrency import Memo
 from virtual_clock import run
 
 

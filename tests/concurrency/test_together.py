@@ -4,10 +4,10 @@ import asyncio
 import itertools
 
 import pytest
-from asearch.concurrency import as_completed, cancel_and_wait, together
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asearch.concurrency import as_completed, cancel_and_wait, together
 from virtual_clock import Deadlock, run
 
 

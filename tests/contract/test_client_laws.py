@@ -5,10 +5,11 @@ import asyncio
 import aiohttp
 import openai
 import pytest
+from fake_clients import BREAKAGES, FakeClient
+
 from asearch.client import OpenAIClient, as_client
 from asearch.path import Sampling
 from asearch.testing import assert_client_laws
-from fake_clients import BREAKAGES, FakeClient
 
 RUNNING = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 

@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path as File
 
 import pytest
+
+import asearch_backends.embedded
 from asearch.client import OpenAIClient
 from asearch.embedded import embedded_server
 from asearch.errors import AuthError, UsageError
@@ -13,8 +15,6 @@ from asearch.path import Path, Sampling
 from asearch.problem import Problem
 from asearch.testing import assert_client_laws
 from asearch.transport import Retry
-
-import asearch_backends.embedded
 
 SHIPPED = File(asearch_backends.embedded.__path__[0]) / "models" / "policy"
 PATH = Path(Problem("What is $12 - 3 \\cdot (4 + 5)$?"))

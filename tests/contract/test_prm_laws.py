@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
 from asearch.prm import CausalPRM, FunctionPRM, as_prm
 from asearch.testing import assert_prm_laws
 

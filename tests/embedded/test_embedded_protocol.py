@@ -163,8 +163,10 @@ async def test_max_tokens_is_clamped_to_the_context(live):
             {"prompt": [20, 21], "max_tokens": 257},
             400,
             "max_tokens",
-            ("max_tokens=257 cannot be greater than max_model_len=256. Please request fewer output tokens. "
-            "(parameter=max_tokens, value=257)"),
+            (
+                "max_tokens=257 cannot be greater than max_model_len=256. Please request fewer output tokens. "
+                "(parameter=max_tokens, value=257)"
+            ),
         ),
         (
             {"prompt": [20] * 300},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from asearch import Problem, UsageError
 from asearch.families import FAMILIES, LLAMA_31, by_name, cut_turns, probe_chat, recognise, spoken
 from asearch.problem import SYSTEM_PROMPT

@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
+from stub_servers import Stub, probability
+
 from asearch import (
     AuthError,
     BadRequest,
@@ -27,7 +29,6 @@ from asearch.prm import CausalPRM, DetectedPRM, FunctionPRM, OutcomePRM, Pooling
 from asearch.testing.prms import PROBLEM, STEPS, path_of
 from asearch.transport import Retry
 from asearch.usage import Ledger, ledger
-from stub_servers import Stub, probability
 
 ONE_TRY = {"retry": Retry(attempts=1)}
 PATH = path_of(Problem(PROBLEM), STEPS)

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 import reference_scores as reference
+
 from asearch import AuthError, BadRequest, ModelNotFound, Problem
 from asearch.concurrency import together
 from asearch.families import FAMILIES

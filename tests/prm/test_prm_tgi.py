@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from asearch import Problem, UsageError
 from asearch.families import EMBEDDED
 from asearch.prm import CausalPRM, as_prm
 from asearch.testing import assert_prm_laws
 from asearch.testing.prms import PROBLEM, STEPS, path_of
-
 from tgi.openapi import DOCUMENT, OpenAPI
 from tgi.standin import StandIn
 

@@ -3,6 +3,9 @@
 import asyncio
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from asearch import (
     DVTS,
     BeamSearch,
@@ -20,9 +23,6 @@ from asearch import (
     UsageError,
     solve,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from worlds import ListedClient, ScriptedClient, ScriptedPRM, World, boxed, number, run
 
 WORLD = World(branching=10**6, depth=4)

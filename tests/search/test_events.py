@@ -5,6 +5,7 @@ from collections import Counter
 from contextlib import aclosing
 
 import pytest
+
 from asearch import (
     DVTS,
     BeamSearch,
@@ -26,7 +27,6 @@ from asearch import (
     stream,
 )
 from asearch.search import Search
-
 from worlds import ScriptedClient, ScriptedPRM, World, run
 
 WORLD = World(branching=4, depth=3)

@@ -4,11 +4,11 @@ import asyncio
 from contextlib import suppress
 
 import pytest
-from asearch import Budget, Usage
-from asearch.usage import BudgetSpent, Ledger
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asearch import Budget, Usage
+from asearch.usage import BudgetSpent, Ledger
 from worlds import run
 
 

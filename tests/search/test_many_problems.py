@@ -4,8 +4,8 @@ import asyncio
 from contextlib import aclosing
 
 import pytest
-from asearch import DVTS, BestOfN, Majority, Problem, ServerError, Unreachable, UsageError, solve, solve_all
 
+from asearch import DVTS, BestOfN, Majority, Problem, ServerError, Unreachable, UsageError, solve, solve_all
 from worlds import ScriptedClient, ScriptedPRM, World, number, run
 
 WORLD = World(branching=5, depth=3)

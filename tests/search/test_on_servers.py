@@ -5,6 +5,7 @@ from contextlib import aclosing
 
 import aiohttp
 import pytest
+
 from asearch import (
     DVTS,
     BeamSearch,

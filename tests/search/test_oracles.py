@@ -1,6 +1,9 @@
 """Strategies on worlds whose every solution is known: the exact answers that a search must find."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from asearch import (
     DVTS,
     BeamSearch,
@@ -13,9 +16,6 @@ from asearch import (
     solve,
 )
 from asearch.scoring import reduce_scores
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from worlds import ScriptedClient, ScriptedPRM, World, run
 
 REDUCTIONS = ["last", "min", "prod", "mean"]

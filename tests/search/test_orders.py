@@ -3,6 +3,7 @@
 import random
 
 import pytest
+
 from asearch import (
     DVTS,
     BeamSearch,
@@ -15,7 +16,6 @@ from asearch import (
     solve,
     solve_all,
 )
-
 from worlds import ScriptedClient, ScriptedPRM, World, run
 
 WORLD = World(branching=5, depth=4)

@@ -3,12 +3,12 @@
 import math
 
 import pytest
-from asearch import ParticleFilter, UsageError, solve
-from asearch.strategies.particles import logit, softmax, systematic
-from asearch.strategies.trees import apportion
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asearch import ParticleFilter, UsageError, solve
+from asearch.strategies.particles import logit, softmax, systematic
+from asearch.strategies.trees import apportion
 from worlds import ScriptedClient, ScriptedPRM, World, run
 
 weights = st.lists(st.floats(0, 1), min_size=1, max_size=12).filter(lambda w: sum(w) > 1e-3)

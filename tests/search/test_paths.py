@@ -3,11 +3,12 @@
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from asearch import Path, Problem, Step
 from asearch.path import split_steps
 from asearch.search import descend
-from hypothesis import given
-from hypothesis import strategies as st
 
 ROOT = Path(Problem("What is 1 + 1?"))
 

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+
 from asearch import (
     DVTS,
     BeamSearch,
@@ -16,7 +17,6 @@ from asearch import (
     solve_all,
 )
 from asearch.path import split_steps
-
 from worlds import ListedClient, ScriptedClient, ScriptedPRM, World, boxed, run
 
 WORLD = World(branching=10**6, depth=3)

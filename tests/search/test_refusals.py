@@ -2,8 +2,9 @@
 
 import math
 
-import asearch
 import pytest
+
+import asearch
 from asearch import (
     DVTS,
     BeamSearch,
@@ -20,7 +21,6 @@ from asearch import (
 )
 from asearch.calls import as_strategy
 from asearch.strategies import STRATEGIES
-
 from worlds import ScriptedClient, ScriptedPRM, World, run
 
 TREES = [BeamSearch, DVTS, ParticleFilter, Rebase]

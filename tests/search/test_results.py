@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from asearch import (
     DVTS,
     BeamSearch,
@@ -20,7 +21,6 @@ from asearch import (
 )
 from asearch.path import Path
 from asearch.result import Node, Tree
-
 from worlds import ListedClient, ScriptedClient, ScriptedPRM, World, boxed, run
 
 WORLD = World(branching=3, depth=3)

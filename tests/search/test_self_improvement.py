@@ -3,10 +3,10 @@
 import math
 
 import pytest
+
 from asearch import DVTS, FunctionPRM, Majority, Problem, SelfRefine, SelfVerifier, SelfVerify, Step, solve
 from asearch.problem import REVISION_PROMPT, VERIFICATION_PROMPT, revision, verification
 from asearch.strategies.verification import first_token, share_of_yes
-
 from worlds import ListedClient, ScriptedClient, ScriptedPRM, World, boxed, run
 
 WORLD = World(branching=10**6, depth=3)

@@ -6,12 +6,12 @@ import random
 from fractions import Fraction
 
 import pytest
-from asearch import BestOfN, FunctionPRM, Majority, Result, UsageError, solve
-from asearch.answers import Group
-from asearch.jury import sure
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from asearch import BestOfN, FunctionPRM, Majority, Result, UsageError, solve
+from asearch.answers import Group
+from asearch.jury import sure
 from worlds import ListedClient, boxed, run
 
 

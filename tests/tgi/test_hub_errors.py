@@ -1,6 +1,7 @@
 """Errors of huggingface_hub's HTTP libraries, past and present, are known by their names."""
 
 import pytest
+
 from asearch.client.hub import generate_error, root_of
 from asearch.errors import ProtocolError, RequestTimeout, ServerError, TLSFailed, Unreachable, UsageError
 from asearch.transport import Endpoint

@@ -4,6 +4,8 @@ import asyncio
 
 import pytest
 from aiohttp import web
+from huggingface_hub import AsyncInferenceClient, InferenceClient
+
 from asearch.client import OpenAIClient, TGIClient, as_client
 from asearch.errors import (
     BadRequest,
@@ -19,8 +21,6 @@ from asearch.path import Path, Sampling, Step
 from asearch.problem import Problem
 from asearch.testing import assert_client_laws
 from asearch.transport import Retry
-from huggingface_hub import AsyncInferenceClient, InferenceClient
-
 from tgi.standin import MODEL, Refused
 
 PATH = Path(Problem("What is $12 - 3 \\cdot (4 + 5)$?"))

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
+from vllm_servers import MODELS
+
 from asearch import OpenAIClient, Problem, Sampling
 from asearch import Path as Solution
 from asearch.concurrency import together
 from asearch.embedded import embedded_problems, embedded_server
-from vllm_servers import MODELS
 
 if TYPE_CHECKING:
     from pathlib import Path

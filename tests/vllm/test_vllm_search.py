@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 import aiohttp
+
 import asearch
 from asearch import OpenAIClient, Path, Problem, Sampling
 from asearch.embedded import embedded_problems

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import reference_scores as reference
+from vllm_servers import MODELS
+
 from asearch import CausalPRM, Problem
 from asearch.embedded import embedded_problems, embedded_server
 from asearch.families import RLHFLOW_DEEPSEEK, Family
 from asearch.prm import DetectedPRM, PoolingPRM, as_prm
 from asearch.prm.causal import LikeliestTokens
 from asearch.testing.prms import PROBLEM, STEPS, assert_prm_laws, path_of
-from vllm_servers import MODELS
 
 TOLERANCE = 1e-5
 

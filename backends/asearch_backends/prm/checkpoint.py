@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from asearch.families import FAMILIES, Family, cut_turns, probe_chat, recognise
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+
+from asearch.families import FAMILIES, Family, cut_turns, probe_chat, recognise
 
 CODE_FREE = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
 

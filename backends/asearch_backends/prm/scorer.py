@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+
 from asearch.problem import Problem
 
 if TYPE_CHECKING:

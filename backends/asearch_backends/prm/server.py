@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 from aiohttp import web
+
 from asearch.concurrency import Batcher, together
 from asearch.prm.base import OWN_SERVER
-
 from asearch_backends.prm.scorer import Encoded, InputError, Rows, Scorer
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import json
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from asearch.problem import SYSTEM_PROMPT
 from tokenizers import AddedToken, Tokenizer, decoders, models, processors
 
+from asearch.problem import SYSTEM_PROMPT
 from asearch_backends.embedded.task import BLANK_LINE, NAMES
 
 if TYPE_CHECKING:
