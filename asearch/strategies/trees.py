@@ -13,7 +13,7 @@ from asearch.strategies.base import TreeStrategy, check_divides, check_number, c
 from asearch.strategies.particles import softmax
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from asearch.path import Path
     from asearch.search import Search
@@ -37,29 +37,38 @@ class WideTreeStrategy(TreeStrategy):
 
 @dataclass(frozen=True, kw_only=True)
 class BeamSearch(WideTreeStrategy):
-    """Keep the n/width best paths after every step and give each `width` continuations.
+    """Keep the n/width best samples after every step and give each `width` continuations.
 
     Ends as soon as n solutions are complete (the reference runs all 40 levels and then keeps the first n). Equal
-    siblings count once; what paths that ended leave free goes to those that go on.
+    siblings are one path, which is scored once and votes once; but one that was sampled c times keeps up to c places,
+    at most `width`, and gets as many times the continuations. (With one place for each, as with the reference's
+    `filter_duplicates`, most places go to paths that the verifier has given up already: on the embedded models beam
+    search then lost to best-of-N at n = 64.) What paths that ended leave free goes to those that go on.
     """
 
     name: ClassVar[str] = "beam_search"
 
     async def run(self, search: Search) -> Sequence[Path]:
-        frontier, ended = [search.root], []
+        frontier = Counter({search.root: 1})
+        ended: Counter[Path] = Counter()
         for _ in range(self.depth):
-            shares = allot(self.n, len(frontier))
-            families = await together(search.grow(path, m) for path, m in zip(frontier, shares, strict=True))
-            ranked = await self.ranked(search, [child for family in families for child in family])
-            ended += [path for path in ranked if path.finished]
-            going = [path for path in ranked if not path.finished]
-            frontier = going[: self.n // self.width]
-            await search.prune(going[len(frontier) :])
-            if not frontier or sum(path.complete for path in ended) >= self.n:
+            grown = await self._expanded(search, frontier)
+            ranked = await self.ranked(search, list(grown))
+            ended.update({path: grown[path] for path in ranked if path.finished})
+            going = {path: grown[path] for path in ranked if not path.finished}
+            frontier = best_places(going, self.n // self.width, most=self.width)
+            await search.prune(path for path in going if path not in frontier)
+            if not frontier or sum(m for path, m in ended.items() if path.complete) >= self.n:
                 break
         candidates = search.rank(most_finished(ended or frontier))[: self.n]
         await search.finish(candidates)
         return sorted(candidates, key=lambda path: path.id)
+
+    async def _expanded(self, search: Search, frontier: Counter[Path]) -> dict[Path, int]:
+        """All children, each with the number of samples that it stands for; n samples in all."""
+        shares = apportion(self.n, [places / frontier.total() for places in frontier.values()])
+        families = await together(search.families(path, m) for path, m in zip(frontier, shares, strict=True))
+        return {child: m for family in families for child, m in family}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,10 +151,14 @@ class Rebase(TreeStrategy):
         return {path: m for path, m in zip(going, apportion(room, weights), strict=True) if m}
 
 
-def allot(n: int, parties: int) -> list[int]:
-    """Divide n into shares as equal as possible, the first ones larger."""
-    share, rest = divmod(n, parties)
-    return [share + (i < rest) for i in range(parties)]
+def best_places(ranked: Mapping[Path, int], places: int, most: int) -> Counter[Path]:
+    """The first so many samples of a ranking, as the number of places that each path keeps: at most `most`."""
+    kept: Counter[Path] = Counter()
+    for path, m in ranked.items():
+        if places > 0:
+            kept[path] = min(m, places, most)
+            places -= kept[path]
+    return kept
 
 
 def apportion(n: int, weights: Sequence[float]) -> list[int]:

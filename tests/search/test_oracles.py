@@ -35,7 +35,7 @@ def search(strategy, world, *, enumerate=False, **options):  # noqa: A002
 @settings(max_examples=60, deadline=None)
 @given(world=worlds, reduction=st.sampled_from(REDUCTIONS))
 def test_a_beam_that_is_wide_enough_finds_the_global_best(world, reduction):
-    everything = world.branching ** (world.depth - 1)  # paths before the last step: all are kept
+    everything = world.branching**world.depth  # so that all paths before the last step keep all places they can have
     strategy = BeamSearch(
         n=world.branching * everything, width=world.branching, reduction=reduction, select="best", depth=world.depth
     )

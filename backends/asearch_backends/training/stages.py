@@ -88,7 +88,7 @@ class Workshop:
         self._keep(train_reward_model(trainee, pool, [], rest, checkpoints=self.folder))
 
     def hard(self) -> None:
-        """The process reward model, second round: with wrong answers that the first round scored well."""
+        """The process reward model, second round: with wrong answers that the first scored well; the mean of both is kept."""
         seed = self.seed + 102
         policy, base = load(self.models / "policy"), load(self.folder / "base")
         miner, trainee = Trainee(base), Trainee(base)
@@ -100,7 +100,11 @@ class Workshop:
         print(f"{len(hard)} wrong answers that search would fall for")
         pool = load_samples(self.folder / "samples.json").examples()
         recipe = RewardRecipe(self.plan.hard_tokens, seed=self.seed + 22, warm_up=20, flat=0.1, peak=0.3)
-        self._keep(train_reward_model(trainee, pool, hard, recipe))
+        before = {name: tensor.clone() for name, tensor in trainee.state_dict().items()}
+        after = train_reward_model(trainee, pool, hard, recipe).state_dict()
+        # The mean of two neighbours judges better than either: it keeps what the round taught and loses its noise.
+        trainee.load_state_dict({name: (before[name] + after[name]) / 2 for name in before})
+        self._keep(trainee)
 
     def evaluate(self) -> None:
         """The comparison of all strategies on validation problems."""
