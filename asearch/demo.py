@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from asearch.calls import solve
 from asearch.client import OpenAIClient
+from asearch.concurrency import together
 from asearch.display import progress_bars, search_tree, strategy_table
 from asearch.embedded import embedded_problems, embedded_servers
 from asearch.plots import plot_accuracy
@@ -53,32 +54,38 @@ class Bench:
     """What the strategies of a run share: the servers, the problems with their answers, the answer workers."""
 
     client: OpenAIClient
-    prm: CausalPRM
+    prm_url: str
     workers: AnswerWorkers
     problems: Sequence[tuple[str, str]]
     seed: int
 
     async def run(self, row: Row, on_result: Callable[[], None]) -> None:
-        """Search all problems with one strategy, several at once."""
+        """Search all problems with one strategy, several at once.
+
+        Each strategy has a verifier of its own: one that remembers what another strategy had scored would make it look
+        cheaper than it is.
+        """
         loop = asyncio.get_running_loop()
         began = loop.time()
         room = asyncio.Semaphore(AT_ONCE)
+        prm = CausalPRM(self.prm_url)
 
         async def one(i: int) -> None:
             async with room:
-                result = await self.search(row.strategy, i)
+                result = await self.search(row.strategy, prm, i)
                 row.right[i] = await self.right(result, i)
                 row.results[i] = result
                 row.seconds = loop.time() - began
                 on_result()
 
-        async with asyncio.TaskGroup() as group:
-            for i in range(len(self.problems)):
-                group.create_task(one(i))
+        try:
+            await together(one(i) for i in range(len(self.problems)))
+        finally:
+            await prm.aclose()
 
-    async def search(self, strategy: Strategy, i: int) -> Result:
+    async def search(self, strategy: Strategy, prm: CausalPRM, i: int) -> Result:
         problem = Problem(self.problems[i][0], id=str(i))
-        verifier = self.prm if strategy.needs_prm else None
+        verifier = prm if strategy.needs_prm else None
         return await solve(strategy, self.client, verifier, problem, seed=self.seed, workers=self.workers)
 
     async def right(self, result: Result, i: int) -> bool:
@@ -121,15 +128,15 @@ class Demo:
         async with AnswerWorkers() as workers, embedded_servers() as servers:
             problems = await embedded_problems(self.problems, self.seed)
             self.console.print(f"{len(problems)} held-out problems such as: {problems[0][0]}", markup=False)
-            client, prm = OpenAIClient(servers.policy), CausalPRM(servers.prm)
-            bench = Bench(client, prm, workers, problems, self.seed)
+            await workers.grade(r"\frac{1}{2}", "0.5")  # so that no strategy pays for their start
+            client = OpenAIClient(servers.policy)
+            bench = Bench(client, servers.prm, workers, problems, self.seed)
             try:
                 smaller = [Row(f"beam search, N={n}", BeamSearch(n=n)) for n in BUDGETS[1:] if n < self.n]
                 await self._run_rows(bench, [*self.rows, *smaller])
                 self.curves = await self._curves(bench, smaller)
             finally:
                 await client.aclose()
-                await prm.aclose()
         plot_accuracy(
             self.picture,
             self.curves,

@@ -59,10 +59,10 @@ def plot_accuracy(
         axes.axhline(100 * height, color=shade, linewidth=1.2, linestyle=(0, (6, 3)))
         axes.annotate(
             f"{name} {100 * height:.0f} %",
-            (every[-1] if every else 1, 100 * height),
+            (every[0] if every else 1, 100 * height),
             textcoords="offset points",
             xytext=(0, 4),
-            ha="right",
+            ha="left",
             fontsize=8,
             color=shade,
         )
