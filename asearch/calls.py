@@ -97,10 +97,7 @@ async def solve(
     ledger_token, senior_token = ledger.set(book), seniority.set(next(_searches))
     try:
         async with AsyncExitStack() as stack:
-            policy = await stack.enter_async_context(opened(as_client, client))
-            verifier = None
-            if prm is not None and strategy.uses_prm:
-                verifier = await stack.enter_async_context(opened(as_prm, prm))
+            policy, verifier = await open_servers(stack, strategy, client, prm)
             search = Search(
                 policy,
                 verifier,
@@ -116,6 +113,14 @@ async def solve(
     finally:
         ledger.reset(ledger_token)
         seniority.reset(senior_token)
+
+
+async def open_servers(stack: AsyncExitStack, strategy: Strategy, client: Any, prm: Any) -> tuple[Client, PRM | None]:
+    """The policy, and the verifier where the strategy asks one, open for as long as the stack is."""
+    policy = await stack.enter_async_context(opened(as_client, client))
+    if prm is None or not strategy.uses_prm:
+        return policy, None
+    return policy, await stack.enter_async_context(opened(as_prm, prm))
 
 
 def ready(strategy: Strategy, prm: Any) -> Strategy:
@@ -265,10 +270,7 @@ async def _results(
     options: dict[str, Any],
 ) -> AsyncGenerator[Result, None]:
     async with AsyncExitStack() as stack:
-        policy = await stack.enter_async_context(opened(as_client, client))
-        verifier = None
-        if prm is not None and strategy.uses_prm:
-            verifier = await stack.enter_async_context(opened(as_prm, prm))
+        policy, verifier = await open_servers(stack, strategy, client, prm)
         await together(server.connect() for server in (policy, verifier) if server is not None)
         room = asyncio.Semaphore(at_once)
 
