@@ -40,10 +40,12 @@ class BeamSearch(WideTreeStrategy):
     """Keep the n/width best samples after every step and give each `width` continuations.
 
     Ends as soon as n solutions are complete (the reference runs all 40 levels and then keeps the first n). Equal
-    siblings are one path, which is scored once and votes once; but one that was sampled c times keeps up to c places,
-    at most `width`, and gets as many times the continuations. (With one place for each, as with the reference's
-    `filter_duplicates`, most places go to paths that the verifier has given up already: on the embedded models beam
-    search then lost to best-of-N at n = 64.) What paths that ended leave free goes to those that go on.
+    siblings are one path, which is scored once and votes once; but one that was sampled c times keeps up to c places
+    and gets as many times the continuations, as the n/width best *samples* go on (Snell et al. 2024). With one place
+    for each text, as with the reference's `filter_duplicates`, most places go to paths that the verifier has given up
+    already, and beam search gets worse with n. One text keeps at most sqrt(n * width) places: all of a small beam, and
+    a vanishing share of a large one, so that a beam that is wide enough still finds the global best. What paths that
+    ended leave free goes to those that go on.
     """
 
     name: ClassVar[str] = "beam_search"
@@ -56,7 +58,7 @@ class BeamSearch(WideTreeStrategy):
             ranked = await self.ranked(search, list(grown))
             ended.update({path: grown[path] for path in ranked if path.finished})
             going = {path: grown[path] for path in ranked if not path.finished}
-            frontier = best_places(going, self.n // self.width, most=self.width)
+            frontier = best_places(going, self.n // self.width, most=math.isqrt(self.n * self.width))
             await search.prune(path for path in going if path not in frontier)
             if not frontier or sum(m for path, m in ended.items() if path.complete) >= self.n:
                 break

@@ -13,18 +13,18 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         import torch
 
-        from asearch_backends.training.stages import MODELS, STAGES, Plan, Workshop
+        from asearch_backends.training.stages import MODELS, STAGES, THREADS, Plan, Workshop
     except ModuleNotFoundError as error:
         print(f"training needs {error.name}: pip install 'asearch[train]'", file=sys.stderr)
         return 1
     options = parser(list(STAGES), MODELS).parse_args(arguments)
-    torch.set_num_threads(options.threads)
     options.work.mkdir(parents=True, exist_ok=True)
     options.out.mkdir(parents=True, exist_ok=True)
     workshop = Workshop(options.work, options.out, options.seed, Plan().scaled(options.scale))
     for name in list(STAGES) if options.stage == "all" else [options.stage]:
         started = time.monotonic()
         print(f"--- {name}", flush=True)
+        torch.set_num_threads(options.threads or THREADS.get(name, 1))
         STAGES[name](workshop)
         print(f"--- {name} took {time.monotonic() - started:.0f} s", flush=True)
     return 0
@@ -38,7 +38,7 @@ def parser(stages: list[str], models: Path) -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, default=models, help="where the models go (default: the package data)")
     made.add_argument("--work", type=Path, default=Path("runs/training"), help="where intermediate files go")
     made.add_argument("--scale", type=float, default=1.0, help="all sizes times this: 0.01 rehearses in a minute")
-    made.add_argument("--threads", type=int, default=1, help="CPU threads; the result may differ in the last digits")
+    made.add_argument("--threads", type=int, help="CPU threads (by default as many as made the shipped models)")
     return made
 
 

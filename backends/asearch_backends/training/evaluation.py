@@ -34,10 +34,11 @@ def answer_of(text: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One finished answer with the score of its last step."""
+    """One finished solution: its answer and the score of its last step."""
 
     answer: str | None
     score: float
+    text: str = ""
 
 
 def greedy_accuracy(policy: Llama, problems: Sequence[Problem]) -> tuple[float, float]:
@@ -107,7 +108,7 @@ def search(
         for path in best:
             if id(path) in ended:
                 text = decode(path.ids[len(prompts[path.problem]) :])
-                finished[path.problem].append(Scored(answer_of(text), path.score))
+                finished[path.problem].append(Scored(answer_of(text), path.score, text))
         paths = [path for path in best if id(path) not in ended and len(path.ids) < LONGEST - 1]
     return finished
 

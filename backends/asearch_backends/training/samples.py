@@ -15,6 +15,7 @@ from asearch_backends.training.tokens import conversation, decode, encode
 from asearch_backends.training.verdicts import Example, examples_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from asearch_backends.training.llama import Llama
@@ -69,10 +70,17 @@ def final_scores(prm: Llama, problems: list[Problem], answers: list[str]) -> lis
     return step_scores(prm, [(ids, len(prompt)) for ids, prompt in zip(texts, prompts, strict=True)])
 
 
-def mine(prm: Llama, samples: Samples, *, above: float = 0.2, most: int = 8) -> list[Example]:
-    """The wrong answers that search would fall for: of each problem the best-scored ones, if they score well at all."""
+def mine(prm: Llama, samples: Samples, *, most: int = 8) -> list[Example]:
+    """The wrong answers among samples that search would fall for."""
     problems, answers = samples.flat()
     scores = [row[-1] if row else 0.0 for row in final_scores(prm, problems, answers)]
+    return fallen_for(problems, answers, scores, most=most)
+
+
+def fallen_for(
+    problems: Sequence[Problem], answers: Sequence[str], scores: Sequence[float], *, above: float = 0.2, most: int
+) -> list[Example]:
+    """Of each problem the wrong answers that were scored best, if they were scored well at all; each text once."""
     by_problem: dict[str, list[tuple[float, Problem, str]]] = defaultdict(list)
     for problem, answer, score in zip(problems, answers, scores, strict=True):
         if score > above:
