@@ -11,6 +11,7 @@ The first URL is a policy (vLLM or any server that speaks its protocol), the sec
 from asearch.calls import (
     beam_search,
     best_of_n,
+    compute_optimal,
     dvts,
     greedy,
     majority,
@@ -27,6 +28,7 @@ from asearch.errors import (
     AsearchError,
     AuthError,
     BadRequest,
+    Closed,
     EndpointError,
     ModelNotFound,
     NotFound,
@@ -49,6 +51,7 @@ from asearch.strategies import (
     DVTS,
     BeamSearch,
     BestOfN,
+    ComputeOptimal,
     Greedy,
     Majority,
     ParticleFilter,
@@ -59,7 +62,7 @@ from asearch.strategies import (
     Strategy,
     TreeStrategy,
 )
-from asearch.transport import Endpoint, Retry, Timeouts
+from asearch.transport import Endpoint, Probes, Retry, Timeouts
 from asearch.usage import Budget, Usage
 from asearch.workers import AnswerWorkers
 
@@ -75,6 +78,8 @@ __all__ = [
     "Budget",
     "CausalPRM",
     "Client",
+    "Closed",
+    "ComputeOptimal",
     "Endpoint",
     "EndpointError",
     "Event",
@@ -93,6 +98,7 @@ __all__ = [
     "ParticleFilter",
     "Path",
     "PoolingPRM",
+    "Probes",
     "Problem",
     "ProtocolError",
     "Pruned",
@@ -121,6 +127,7 @@ __all__ = [
     "WorkerError",
     "beam_search",
     "best_of_n",
+    "compute_optimal",
     "dvts",
     "greedy",
     "majority",

@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from asearch.admission import admission
 from asearch.client import Client, as_client
 from asearch.concurrency import cancel_and_wait, seniority, together
 from asearch.errors import AsearchError, SearchFailed, UsageError
@@ -27,6 +28,7 @@ from asearch.strategies import (
     STRATEGIES,
     BeamSearch,
     BestOfN,
+    ComputeOptimal,
     Greedy,
     Majority,
     ParticleFilter,
@@ -35,6 +37,7 @@ from asearch.strategies import (
     SelfVerify,
     Strategy,
 )
+from asearch.transport import is_source
 from asearch.usage import Budget, Ledger, ledger
 from asearch.workers import AnswerWorkers, default_workers
 
@@ -94,6 +97,24 @@ async def solve(
     strategy = ready(as_strategy(strategy), prm)
     problem = as_problem(problem)
     book = Ledger(budget)
+    return await _solved(
+        strategy, client, prm, problem, book, seed=seed, on_event=on_event, workers=workers, pattern=pattern
+    )
+
+
+async def _solved(
+    strategy: Strategy,
+    client: Any,
+    prm: Any,
+    problem: Problem,
+    book: Ledger,
+    *,
+    seed: int = 0,
+    on_event: Listener | None = None,
+    workers: AnswerWorkers | None = None,
+    pattern: Pattern | None = None,
+) -> Result:
+    """As `solve`, with the ledger in which everything is booked."""
     ledger_token, senior_token = ledger.set(book), seniority.set(next(_searches))
     try:
         async with AsyncExitStack() as stack:
@@ -228,7 +249,7 @@ def solve_all(
     prm: Any,
     problems: Iterable[str | Problem] | AsyncIterable[str | Problem],
     *,
-    at_once: int = 8,
+    at_once: int | None = None,
     **options: Any,
 ) -> AsyncGenerator[Result, None]:
     """Search for the answers to many problems; yields one result per problem, in their order.
@@ -243,7 +264,8 @@ def solve_all(
         client: the policy.
         prm: the verifier.
         problems: questions, from any iterable or async iterable.
-        at_once: how many are searched at the same time.
+        at_once: how many are searched at the same time; None: the next one begins as soon as the policy has room for
+            more sequences than those under way (see `asearch.admission`).
         **options: further arguments of `solve`, which apply to each problem; a budget is one per problem.
 
     Raises:
@@ -251,8 +273,8 @@ def solve_all(
         EndpointError: a server cannot be used at all.
     """
     chosen = ready(as_strategy(strategy), prm)
-    if not isinstance(at_once, int) or at_once < 1:
-        raise UsageError(f"at_once must be at least 1, not {at_once}")
+    if at_once is not None and (not isinstance(at_once, int) or at_once < 1):
+        raise UsageError(f"at_once must be at least 1, or None for as many as the policy has room for, not {at_once}")
     if isinstance(problems, str | Problem):
         raise UsageError("solve_all takes several problems: pass a list, or use solve for one")
     return _results(chosen, client, prm, problems, at_once, options)
@@ -266,23 +288,24 @@ async def _results(
     client: Any,
     prm: Any,
     problems: Iterable[str | Problem] | AsyncIterable[str | Problem],
-    at_once: int,
+    at_once: int | None,
     options: dict[str, Any],
 ) -> AsyncGenerator[Result, None]:
     async with AsyncExitStack() as stack:
         policy, verifier = await open_servers(stack, strategy, client, prm)
         await together(server.connect() for server in (policy, verifier) if server is not None)
-        room = asyncio.Semaphore(at_once)
+        budget, others = options.get("budget"), {name: given for name, given in options.items() if name != "budget"}
+        places = admission(policy, strategy.n, at_once)
 
         async def search(problem: Problem) -> Result:
-            async with room:
-                return await _result_or_errors(strategy, policy, verifier, problem, options)
+            async with places.place(budget) as book:
+                return await _result_or_errors(strategy, policy, verifier, problem, book, others)
 
         tasks: list[asyncio.Task[Result]] = []
         try:
             async for problem in told_apart(problems):
                 tasks.append(asyncio.create_task(search(problem)))
-                if len(tasks) >= AHEAD * at_once:
+                if len(tasks) >= AHEAD * places.most:
                     yield await tasks[0]
                     tasks.pop(0)
             while tasks:
@@ -293,11 +316,11 @@ async def _results(
 
 
 async def _result_or_errors(
-    strategy: Strategy, client: Client, prm: PRM | None, problem: Problem, options: dict[str, Any]
+    strategy: Strategy, client: Client, prm: PRM | None, problem: Problem, book: Ledger, options: dict[str, Any]
 ) -> Result:
     """A result in any case, unless the call itself is wrong."""
     try:
-        return await solve(strategy, client, prm, problem, **options)
+        return await _solved(strategy, client, prm, problem, book, **options)
     except UsageError:
         raise
     except AsearchError as failure:
@@ -381,6 +404,13 @@ async def self_verify(client: Any, prm: Any, problem: str | Problem, *, n: int =
     return await _call(SelfVerify, client, prm, problem, {"n": n, **options})
 
 
+async def compute_optimal(
+    client: Any, prm: Any, problem: str | Problem, *, n: int = 16, plan: Any = None, **options: Any
+) -> Result:
+    """Read the difficulty off a few first samples and go on as the plan says (`asearch plan RUN` makes one)."""
+    return await _call(ComputeOptimal, client, prm, problem, {"n": n, "plan": plan, **options})
+
+
 SOLVE_OPTIONS = {"seed", "budget", "on_event", "workers", "pattern"}
 
 
@@ -419,7 +449,7 @@ class _Shared:
     users: int = 0
 
 
-_shared: dict[tuple[int, Hashable, int | str], _Shared] = {}
+_shared: dict[tuple[int, Hashable, Hashable], _Shared] = {}
 
 
 @asynccontextmanager
@@ -431,7 +461,8 @@ async def opened(make: Callable[[Any], T], given: Any) -> AsyncIterator[T]:
     if made is given:
         yield made
         return
-    key = (id(asyncio.get_running_loop()), make, given if isinstance(given, str) else id(given))
+    where = tuple(given) if isinstance(given, list) else given
+    key = (id(asyncio.get_running_loop()), make, where if is_source(where) else id(given))
     shared = _shared.setdefault(key, _Shared(made))
     shared.users += 1
     try:

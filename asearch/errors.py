@@ -15,6 +15,7 @@
     │   ├── BadRequest          400, 413 or 422: the server refused what we asked
     │   └── ProtocolError       an answer that is not what the protocol says (HTML, bad JSON, missing fields)
     │       └── Redirected      3xx: the server is somewhere else
+    ├── Closed                  a client or a PRM was closed while it was in use
     ├── WorkerError             an answer worker could not be run
     └── SearchFailed            every path of a search failed; what there is hangs on `.paths`
 
@@ -128,6 +129,10 @@ class Redirected(ProtocolError):
     """The server is somewhere else (3xx); requests with a body and a key are not sent on by themselves."""
 
     divisible = False
+
+
+class Closed(AsearchError, RuntimeError):
+    """What was asked had been closed, or was closed before it answered."""
 
 
 class WorkerError(AsearchError):

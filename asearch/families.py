@@ -7,6 +7,7 @@ The facts are from the models' cards and from their authors' inference code.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from asearch.errors import UsageError
@@ -95,9 +96,15 @@ class Family:
         return self.prefixes(problem, steps)[-1]
 
     def _without_structure(self, text: str) -> str:
-        for reserved in self.reserved:
-            text = text.replace(reserved, "")
-        return text
+        return without(text, self.reserved) if self.reserved else text
+
+
+@lru_cache(maxsize=8192)  # a step is read again with each step that follows it
+def without(text: str, reserved: tuple[str, ...]) -> str:
+    """A text without these."""
+    for mark in reserved:
+        text = text.replace(mark, "")
+    return text
 
 
 def spoken(steps: Sequence[str]) -> tuple[list[str], list[int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from asearch.answers import Group, extract, fast_form
 from asearch.errors import UsageError
@@ -182,7 +182,16 @@ def same_texts(answers: Sequence[str | None]) -> list[Group]:
     return [Group(answers[found[0]] or "", tuple(found)) for found in members.values()]
 
 
-def electorate(groups: Sequence[Group], paths: Sequence[Path], answers: Sequence[str | None]) -> list[Group]:
+class Ending(Protocol):
+    """As much of a path as decides who votes."""
+
+    @property
+    def complete(self) -> bool:
+        """The model itself ended its text."""
+        ...
+
+
+def electorate(groups: Sequence[Group], paths: Sequence[Ending], answers: Sequence[str | None]) -> list[Group]:
     """Who votes: the candidates that came to their end, or, where none of them has an answer, those that were cut off."""
     complete = [[i for i in group.members if paths[i].complete] for group in groups]
     if not any(complete):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -61,9 +61,15 @@ class Path:
         """The id as text: '0.2.1', and 'root' for the empty path."""
         return ".".join(map(str, self.id)) or "root"
 
-    @cached_property
+    @property
     def chain(self) -> tuple[Step, ...]:
         """The steps, first to last."""
+        before = self.parent.trunk if self.parent is not None else ()
+        return before if self.step is None else (*before, self.step)
+
+    @cached_property
+    def trunk(self) -> tuple[Step, ...]:
+        """The chain, kept: children share it. (A tree has many more leaves, which keep nothing.)"""
         return tuple(path.step for path in reversed(list(self.lineage())) if path.step is not None)
 
     @property
@@ -74,7 +80,7 @@ class Path:
     def depth(self) -> int:
         return len(self.chain)
 
-    @cached_property
+    @property
     def text(self) -> str:
         """The solution so far."""
         return "".join(step.text for step in self.chain)
@@ -94,7 +100,7 @@ class Path:
         """The model itself ended its text."""
         return self.finish == "eos"
 
-    @cached_property
+    @property
     def scores(self) -> tuple[float, ...]:
         """The scores of the scored steps, first to last."""
         return tuple(step.score for step in self.chain if step.score is not None)
@@ -104,7 +110,7 @@ class Path:
         """The PRM's verdict on the last step."""
         return self.step.score if self.step else None
 
-    @cached_property
+    @property
     def token_ids(self) -> tuple[int, ...] | None:
         """All generated ids, or None where the server gave text only."""
         ids: list[int] = []
@@ -114,7 +120,7 @@ class Path:
             ids.extend(step.token_ids)
         return tuple(ids)
 
-    @cached_property
+    @property
     def tokens(self) -> int:
         """Generated tokens along this path."""
         return sum(step.tokens for step in self.chain)
@@ -138,8 +144,10 @@ class Path:
             raise ValueError(f"{len(scores)} scores are too many for a path of {self.depth} steps")
         path = scored[-1].parent if scored else self
         for old, score in zip(reversed(scored), scores, strict=True):
-            assert old.step is not None  # noqa: S101 - a lineage has steps only
-            path = replace(old, parent=path, step=replace(old.step, score=float(score)))
+            step = old.step
+            assert step is not None  # noqa: S101 - a lineage has steps only
+            judged = Step(step.text, step.finish, step.token_ids, step.tokens, float(score))
+            path = Path(old.problem, path, judged, old.id)
         return path or self
 
 

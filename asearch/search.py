@@ -18,7 +18,7 @@ from asearch.errors import EndpointError, ProtocolError, UsageError
 from asearch.events import Event, Failed, Finished, Pruned, Sampled, Scored
 from asearch.path import Path, Sampling, Step, split_steps
 from asearch.scoring import Reduction, reduce_scores
-from asearch.usage import BudgetSpent, Ledger, Usage
+from asearch.usage import Budget, BudgetSpent, Ledger, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from asearch.jury import Jury
     from asearch.prm import PRM
     from asearch.problem import Problem
+
+    ScoreAll = Callable[[Sequence[Path]], Awaitable[Sequence[Sequence[float] | Exception]]]
 
 Fate = Literal["open", "kept", "pruned", "finished", "failed"]
 BLANK_STEPS = 3  # how often a model may say nothing between two blank lines before that counts as a step
@@ -73,6 +75,7 @@ class Search:
         self.fates: dict[tuple[int, ...], Fate] = {}
         self.failures: list[EndpointError] = []
         self.stopped_by: str | None = None
+        self.first_child = 0  # the root's children that a strategy numbers itself begin here: others were there before it
         self._born: dict[tuple[int, ...], int] = {}  # path -> number of its next child
         self._on_event = on_event
         self._began = asyncio.get_running_loop().time()
@@ -168,8 +171,11 @@ class Search:
         """As `grow`, with the number of equal siblings for which each child stands."""
         children, again = distinct(await self.sample(path, m, first=first))
         await self.prune(again)
+        judged = await self.judge(children)
+        if not again:
+            return [(child, 1) for child in judged]
         said = Counter(says(child) for child in (*children, *again))
-        return [(child, said[says(child)]) for child in await self.judge(children)]
+        return [(child, said[says(child)]) for child in judged]
 
     async def complete(self, m: int, *, first: int | None = None) -> list[Path]:
         """M whole solutions from the start, unscored, as paths of several steps."""
@@ -189,7 +195,10 @@ class Search:
         """
         if self.stopped_by is not None:
             return []
-        first = self._born.get(path.id, 0) if first is None else first
+        if first is None:
+            first = self._born.get(path.id, 0)
+        elif path is self.root:
+            first += self.first_child
         self._born[path.id] = max(self._born.get(path.id, 0), first + m)
         seed = self._seed(path, "sample") + first
         try:
@@ -202,7 +211,7 @@ class Search:
             descend(path, step, first + i, self.sampling.separator) if whole else path.grow(step, first + i)
             for i, step in enumerate(steps)
         ]
-        if not whole:
+        if not whole and any(is_blank(child) for child in children):
             children = await together(self._voiced(child, seed + i) for i, child in enumerate(children))
         for child in children:
             self._remember(child, self.fates.get(child.id, "open"))
@@ -211,18 +220,32 @@ class Search:
 
     async def judge(self, paths: Iterable[Path]) -> list[Path]:
         """The same paths with their new steps scored; those whose scoring failed for good are left out."""
-        judged = await together(self._judge_one(path) for path in paths)
+        paths = list(paths)
+        score_all = getattr(self.prm, "score_all", None)
+        if len(paths) > 1 and score_all is not None and unlimited(self.book.budget):
+            judged = await self._judge_all(paths, score_all)
+        else:
+            judged = await together(self._judge_one(path) for path in paths)
         return [path for path in judged if path is not None]
 
-    async def _judge_one(self, path: Path) -> Path | None:
+    async def _judge_all(self, paths: list[Path], score_all: ScoreAll) -> list[Path | None]:
+        """As `_judge_one` for each, without a task for each: a search scores all of its steps, most of them in fours."""
+        open_ = [path for path in paths if path.unscored and not is_blank(path)]
+        scores = dict(zip(open_, await score_all(open_), strict=True))
+        return [await self._judge_one(path, scores.get(path)) for path in paths]
+
+    async def _judge_one(self, path: Path, scores: Sequence[float] | Exception | None = None) -> Path | None:
         if self.prm is None or not path.unscored:
             return path
         try:
-            scores = [silence(path)] if is_blank(path) else checked(await self.prm.score(path), len(path.unscored))
+            if scores is None:
+                scores = [silence(path)] if is_blank(path) else await self.prm.score(path)
+            if isinstance(scores, Exception):
+                raise scores
+            scored = path.with_scores(checked(scores, len(path.unscored)))
         except (EndpointError, BudgetSpent) as failure:
             await self._lose(path, failure)
             return None
-        scored = path.with_scores(scores)
         self._remember(scored, "finished" if scored.finished else "open")
         await self.tell(Scored, scored)
         return scored
@@ -308,7 +331,7 @@ def descend(path: Path, step: Step, index: int, separator: str) -> Path:
 
 
 def distinct(children: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """Each text once, first come first kept; and those that said it again."""
+    """Each text once, first come first kept; and the siblings that said it again."""
     seen: dict[tuple[str, bool], Path] = {}
     again = [child for child in children if seen.setdefault(says(child), child) is not child]
     return list(seen.values()), again
@@ -316,7 +339,12 @@ def distinct(children: Iterable[Path]) -> tuple[list[Path], list[Path]]:
 
 def says(path: Path) -> tuple[str, bool]:
     """What tells siblings apart."""
-    return path.text, path.finished
+    return path.step.text if path.step else "", path.finished
+
+
+def unlimited(budget: Budget) -> bool:
+    """Whether nothing has to be asked before a request is sent."""
+    return budget.tokens is None and budget.requests is None
 
 
 def join(first: Step, second: Step) -> Step:

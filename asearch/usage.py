@@ -7,23 +7,28 @@ ledger of the search down to the wire, so that clients and verifiers written by 
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from asearch.errors import AsearchError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Requests and tokens of a search, policy and PRM apart.
+    """Requests, tokens and time of a search, policy and PRM apart.
 
     `policy_tokens` are generated tokens; `policy_prompt_tokens` and `prm_tokens` are tokens read, of which the
     `cached` ones came from the server's prefix cache (where it reports them). `scored` counts steps scored.
+
+    Of each server, `queue_seconds` is the sum of what requests waited for a permit, and `service_seconds` of what they
+    took from there to the answer; a batch of several searches' scores is booked for the search whose item is its first.
+    `busy_seconds` is the time in which anything of this search was outstanding there: the share of `seconds` that its
+    work kept the server busy, waiting included.
     """
 
     requests: int = 0
@@ -36,6 +41,12 @@ class Usage:
     scored: int = 0
     retries: int = 0
     seconds: float = 0.0
+    policy_queue_seconds: float = 0.0
+    policy_service_seconds: float = 0.0
+    policy_busy_seconds: float = 0.0
+    prm_queue_seconds: float = 0.0
+    prm_service_seconds: float = 0.0
+    prm_busy_seconds: float = 0.0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
@@ -53,7 +64,8 @@ class Budget:
     Args:
         tokens: generated tokens plus tokens read by the PRM.
         seconds: wall time; what is in flight at the deadline is cancelled.
-        requests: calls for steps and for scores (of which several may travel in one HTTP request), and retries.
+        requests: calls for steps and for scores, and further attempts at them. (Scores of several searches may travel in
+            one HTTP request; another attempt at that is counted for one of them, and refused to none.)
     """
 
     tokens: int | None = None
@@ -75,6 +87,32 @@ class BudgetSpent(AsearchError):
         self.what = what
 
 
+Role = Literal["policy", "prm"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+
+@dataclass(slots=True)
+class _Outstanding:
+    """How long anything has been outstanding."""
+
+    count: int = 0
+    since: float = 0.0
+    before: float = 0.0
+
+    def enter(self, now: float) -> None:
+        if not self.count:
+            self.since = now
+        self.count += 1
+
+    def leave(self, now: float) -> None:
+        self.count -= 1
+        if not self.count:
+            self.before += now - self.since
+
+    def seconds(self) -> float:
+        return self.before + (asyncio.get_running_loop().time() - self.since if self.count else 0.0)
+
+
 class Ledger:
     """Books what a search spends, and refuses the request that would pass its budget.
 
@@ -83,7 +121,8 @@ class Ledger:
 
     def __init__(self, budget: Budget | None = None) -> None:
         self.budget = budget or Budget()
-        self.usage = Usage()
+        self._spent: dict[str, Any] = {f.name: f.default for f in fields(Usage)}
+        self._outstanding = {role: _Outstanding() for role in ROLES}
         self.short = False  # somebody was granted fewer tokens than asked for
         self._calls = 0
         self._reserved = 0
@@ -91,9 +130,31 @@ class Ledger:
 
     def book(self, **amounts: float) -> None:
         """Add amounts to the usage, by field name. A retry counts as a call, too."""
+        for name, amount in amounts.items():
+            self._spent[name] += amount
         self._calls += int(amounts.get("retries", 0))
-        now = {name: getattr(self.usage, name) + amount for name, amount in amounts.items()}
-        self.usage = replace(self.usage, **now)
+
+    def book_times(self, role: str, queued: float, served: float) -> None:
+        """Add what a request to the policy or the PRM waited for its permit, and took from there."""
+        if role in self._outstanding:
+            self._spent[f"{role}_queue_seconds"] += queued
+            self._spent[f"{role}_service_seconds"] += served
+
+    @contextmanager
+    def outstanding(self, role: Role) -> Iterator[None]:
+        """Something of this search is at the policy or the PRM inside the block, or waits to be."""
+        mine, time = self._outstanding[role], asyncio.get_running_loop().time
+        mine.enter(time())
+        try:
+            yield
+        finally:
+            mine.leave(time())
+
+    @property
+    def usage(self) -> Usage:
+        """What has been spent so far."""
+        busy = {f"{role}_busy_seconds": mine.seconds() for role, mine in self._outstanding.items()}
+        return Usage(**{**self._spent, **busy})
 
     def open_call(self) -> None:
         """Count a call that is about to need a request.
@@ -105,8 +166,23 @@ class Ledger:
             raise BudgetSpent("requests")
         self._calls += 1
 
+    def open_retry(self, *, bounded: bool) -> None:
+        """Count another attempt at a call, which is a call, too.
+
+        Args:
+            bounded: it may be refused. One that serves several searches is counted for the first of them, and is not.
+
+        Raises:
+            BudgetSpent: when it would be one too many.
+        """
+        if bounded and self.budget.requests is not None and self._calls >= self.budget.requests:
+            raise BudgetSpent("requests")
+        self.book(retries=1)
+
     @asynccontextmanager
-    async def reserved(self, tokens: int, *, at_least: int | None = None) -> AsyncIterator[int]:
+    async def reserved(
+        self, tokens: int, *, at_least: int | None = None, exact: Callable[[], Awaitable[int]] | None = None
+    ) -> AsyncIterator[int]:
         """Set aside up to `tokens` tokens inside the block, and say how many there are.
 
         Waits while others hold what would be needed, and takes what is left when nobody does.
@@ -114,6 +190,7 @@ class Ledger:
         Args:
             tokens: the most that the block can spend.
             at_least: with how many it can do, because it can be cut short; None: only with all.
+            exact: finds out how many tokens it will be at most; asked only where `tokens`, a bound, are not free.
 
         Raises:
             BudgetSpent: when fewer are left and nobody will give any back.
@@ -121,6 +198,8 @@ class Ledger:
         if self.budget.tokens is None:
             yield tokens
             return
+        if exact is not None and self._left(self.budget.tokens) < tokens:
+            tokens = min(tokens, await exact())
         while (left := self._left(self.budget.tokens)) < tokens and self._reserved:
             await self._wait_for_release()
         if left < (tokens if at_least is None else at_least):
@@ -138,7 +217,7 @@ class Ledger:
                     future.set_result(None)
 
     def _left(self, limit: int) -> int:
-        return limit - self.usage.tokens - self._reserved
+        return int(limit - self._spent["policy_tokens"] - self._spent["prm_tokens"] - self._reserved)
 
     async def _wait_for_release(self) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import queue
+import re
 import selectors
 import subprocess
 import sys
@@ -38,6 +39,7 @@ START_SECONDS = 120.0  # importing sympy takes half a second; a busy machine may
 MAX_MEMO = 50_000
 MAX_GRADED = 30_000  # characters of a solution, from its end
 MAX_FAST = 400  # characters of an answer that are parsed on the event loop; a few milliseconds at worst
+WHOLE = re.compile(r"-?[0-9]{1,15}")  # two of these are equal or not: nothing has to be read
 SLICE_SECONDS = 0.004  # of parsing on the event loop before others get their turn
 
 
@@ -175,6 +177,9 @@ class AnswerWorkers:
         """
         if answer is None or not answer.strip():
             return False
+        if WHOLE.fullmatch(answer) and WHOLE.fullmatch(reference):
+            self.stats.fast += 1
+            return int(answer) == int(reference)
         return await self._known("grade", answer[-MAX_GRADED:], reference) is True
 
     async def _same(self, a: str, b: str) -> bool:

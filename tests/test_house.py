@@ -15,9 +15,10 @@ LIBRARY = ROOT / "asearch"
 # Rooms by floor; a room may use rooms below it, and its neighbours' only where the list says so by standing earlier.
 LADDER = [
     {"errors"},
-    {"concurrency", "usage", "problem"},
+    {"concurrency", "usage", "problem", "plan"},
     {"transport", "path"},
     {"client", "families", "testing"},
+    {"admission"},
     {"prm"},
     {"events", "answers", "scoring"},
     {"workers"},
@@ -26,7 +27,10 @@ LADDER = [
     {"strategies"},
     {"calls"},
     {"embedded", "plots", "display"},
-    {"demo"},
+    {"evaluation"},
+    {"reports", "export", "prm_bench"},
+    {"ray"},
+    {"demo", "doctor", "proxy"},
     {"cli"},
     {"__main__"},
 ]

@@ -20,11 +20,12 @@ __all__ = ["Client", "OpenAIClient", "TGIClient", "as_client", "finish_of", "mak
 def as_client(client: Any, **options: Any) -> Client:
     """A client stays what it is; what a user has at hand becomes one.
 
-    A URL or an `openai.AsyncOpenAI` becomes an OpenAIClient; a URL such as `tgi+http://localhost:8080` or a
-    `huggingface_hub.AsyncInferenceClient` becomes a TGIClient.
+    A URL (or several, see `Endpoint`) or an `openai.AsyncOpenAI` becomes an OpenAIClient; a URL such as
+    `tgi+http://localhost:8080` or a `huggingface_hub.AsyncInferenceClient` becomes a TGIClient.
     """
     if isinstance(client, Client):
         return client
-    if is_hub_client(client) or (isinstance(client, str) and client.startswith(TGI_SCHEME)):
+    first = next(iter(client), None) if isinstance(client, list | tuple) else client
+    if is_hub_client(client) or (isinstance(first, str) and first.startswith(TGI_SCHEME)):
         return TGIClient(client, **options)
     return OpenAIClient(client, **options)

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from asearch.errors import ModelNotFound, NotFound, ProtocolError, UsageError
-from asearch.transport import Endpoint, Timeouts
+from asearch.transport import Endpoint, Timeouts, is_source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,12 +20,12 @@ NAMES_SHOWN = 8
 
 
 def make_endpoint(url: Any, *, api_key: str | None = None, **options: Any) -> Endpoint:
-    """An endpoint from a URL, or from an `openai.AsyncOpenAI` that the user already has.
+    """An endpoint from a URL (or several, see `Endpoint`), or from an `openai.AsyncOpenAI` that the user already has.
 
     Of an AsyncOpenAI its base_url, api_key, default headers and query, organisation, project and timeout are taken over.
     With a URL the key is that of the environment's OPENAI_API_KEY, as the SDK does.
     """
-    if isinstance(url, str):
+    if is_source(url):
         return Endpoint(url, api_key=api_key or os.environ.get("OPENAI_API_KEY"), **options)
     base, key = getattr(url, "base_url", None), getattr(url, "api_key", None)
     if base is None or not isinstance(key, str | None):
@@ -77,7 +77,24 @@ async def served_model(endpoint: Endpoint, wanted: str | None) -> tuple[str, int
         return wanted, None  # a gateway that lists nothing: the first request will tell
     chosen = _choose(models, wanted, endpoint)
     length = chosen.get("max_model_len")
+    await endpoint.agree("/v1/models", lambda reply: _difference(reply, chosen))
     return chosen["id"], length if isinstance(length, int) else None
+
+
+def _difference(reply: Json, chosen: Json) -> str | None:
+    """What tells the models that a replica lists from those of the first one that was asked."""
+    models = reply.get("data")
+    same = [m for m in models if isinstance(m, dict)] if isinstance(models, list) else []
+    name = chosen["id"]
+    if len({name, *(m.get("id") for m in same)}) > len(same):
+        names = enumerate_names([str(m.get("id")) for m in same]) or "no models"
+        return f"serves {names}, and not {name} as the others do"
+    length = next(m.get("max_model_len") for m in same if m.get("id") == name)
+    if length != chosen.get("max_model_len"):
+        return (
+            f"serves {name} with a context of {length} tokens, and not {chosen.get('max_model_len')} as the others do"
+        )
+    return None
 
 
 async def _list_models(endpoint: Endpoint) -> Json:

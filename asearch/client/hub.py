@@ -9,10 +9,10 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from asearch.errors import EndpointError, ProtocolError, RequestTimeout, ServerError, TLSFailed, Unreachable, UsageError
-from asearch.transport import error_for
+from asearch.transport import error_for, is_source
 
 if TYPE_CHECKING:
-    from asearch.transport import Endpoint
+    from asearch.transport import Replica
 
 NO_CONNECTION = {"ConnectError", "ConnectTimeout", "ClientConnectorError"}
 BY_NAME: tuple[tuple[set[str], type[EndpointError], str], ...] = (
@@ -39,13 +39,15 @@ def hub_client(given: Any, api_key: str | None, options: dict[str, Any]) -> tupl
     """An AsyncInferenceClient (the user's own, or a new one for a URL) and its token."""
     from huggingface_hub import AsyncInferenceClient, get_token  # here: it takes a second, and most use no TGI
 
-    if not isinstance(given, str):
+    if not is_source(given):
         if not inspect.iscoroutinefunction(getattr(given, "text_generation", None)):
             raise UsageError(f"expected a huggingface_hub.AsyncInferenceClient, not {type(given).__name__}")
         return given, api_key or given.token or get_token()
     token = api_key or get_token()
     read = options["timeouts"].read if options.get("timeouts") else 600.0
-    return AsyncInferenceClient(given, token=token, headers=options.get("headers"), timeout=read), token
+    return AsyncInferenceClient(
+        token=token, headers=options.get("headers"), timeout=read
+    ), token  # each call says where
 
 
 def root_of(model: Any) -> str:
@@ -55,16 +57,16 @@ def root_of(model: Any) -> str:
     return model.rstrip("/").removesuffix("/generate")
 
 
-def generate_error(endpoint: Endpoint, failure: Exception) -> EndpointError | None:
+def generate_error(replica: Replica, failure: Exception) -> EndpointError | None:
     """The typed error for what a hub client raised; None where it is no matter of the server."""
-    url = endpoint.url
+    url = replica.url
     response = getattr(failure, "response", None)
     if response is None:
         response = getattr(failure.__cause__, "response", None)
     if response is not None:
         raw = response.content if isinstance(getattr(response, "content", None), bytes) else b""
         status = int(getattr(response, "status_code", 0) or getattr(response, "status", 500))
-        return error_for(url, "/generate", status, response.headers, raw, hide=endpoint.hide)
+        return error_for(url, "/generate", status, response.headers, raw, hide=replica.hide)
     names = {cls.__name__ for link in (failure, failure.__cause__) for cls in type(link).__mro__}
     said = f"{failure} {failure.__cause__}".upper()
     if names & NO_CONNECTION and ("CERTIFICATE" in said or "SSL" in said):

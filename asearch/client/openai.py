@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from asearch.client.detection import Detection
 from asearch.client.dialects import Draw
 from asearch.client.endpoints import make_endpoint, served_model
+from asearch.client.trails import remember, trail_of
 from asearch.concurrency import Memo, together
 from asearch.errors import BadRequest, EndpointError, ProtocolError, UsageError
 from asearch.path import Step
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from asearch.client.dialects import Dialect
     from asearch.path import Path, Sampling
     from asearch.problem import Problem
-    from asearch.transport import Json
+    from asearch.transport import Json, Replica, Trail
 
 MODES = ("tokens", "text", "prefill", "chat")
 TOO_LONG = re.compile(r"context (length|size|window)|max_tokens must be at least 1|prompt is too long", re.IGNORECASE)
@@ -33,7 +34,8 @@ class OpenAIClient:
     to be continued, or whole solutions only (hosted APIs, llama.cpp, Ollama).
 
     Args:
-        url: the base URL, with or without `/v1`, or an `openai.AsyncOpenAI` whose base URL, key and headers are taken over.
+        url: the base URL, with or without `/v1` (or several replicas', see `Endpoint`), or an `openai.AsyncOpenAI` whose
+            base URL, key and headers are taken over.
         model: the served model name; None takes the only one that the server lists (of vLLM the first).
         api_key: a bearer token; by default the environment's OPENAI_API_KEY, as the openai SDK does.
         render: how a problem becomes the text of a prompt, for servers or models without a chat template.
@@ -96,7 +98,7 @@ class OpenAIClient:
         async with book.reserved(want * distinct, at_least=distinct) as granted:
             stop = None if whole else sampling.separator
             draw = Draw(distinct, sampling, seed, stop, granted // distinct)
-            steps = await self._draw(dialect, prompt, draw)
+            steps = await self._draw(dialect, path, prompt, draw)
         return steps * (n // distinct)
 
     def _check(self, dialect: Dialect, path: Path, n: int, *, whole: bool) -> None:
@@ -121,25 +123,30 @@ class OpenAIClient:
             return left
         return min(left, self.max_model_len - (path.tokens if prompt_tokens is None else prompt_tokens))
 
-    async def _draw(self, dialect: Dialect, prompt: Any, draw: Draw) -> list[Step]:
+    async def _draw(self, dialect: Dialect, path: Path, prompt: Any, draw: Draw) -> list[Step]:
         """The continuations in one request, or in one each where the server cannot do several."""
         if dialect.several or draw.n == 1:
-            return await self._request(dialect, prompt, draw)
+            return await self._request(dialect, path, prompt, draw)
         singles = [Draw(1, draw.sampling, draw.seed + i, draw.stop, draw.max_tokens) for i in range(draw.n)]
         return [
-            step for steps in await together(self._request(dialect, prompt, one) for one in singles) for step in steps
+            step
+            for steps in await together(self._request(dialect, path, prompt, one) for one in singles)
+            for step in steps
         ]
 
-    async def _request(self, dialect: Dialect, prompt: Any, draw: Draw) -> list[Step]:
+    async def _request(self, dialect: Dialect, path: Path, prompt: Any, draw: Draw) -> list[Step]:
         book = ledger.get()
         book.open_call()
+        trail = trail_of(path, self.endpoint)
         try:
-            reply = await self._post(dialect, prompt, draw)
+            with book.outstanding("policy"):
+                reply = await self._post(dialect, prompt, draw, trail)
         except BadRequest as refusal:
             if TOO_LONG.search(str(refusal)):  # a text prompt, whose length only the server knows
                 return [Step("", "length", None)] * draw.n
             raise
         steps = dialect.steps(reply, draw)
+        remember(path, steps, trail, self.endpoint)
         usage = reply.get("usage") or {}
         details = usage.get("prompt_tokens_details") or {}
         book.book(
@@ -150,11 +157,11 @@ class OpenAIClient:
         )
         return steps
 
-    async def _post(self, dialect: Dialect, prompt: Any, draw: Draw) -> Json:
+    async def _post(self, dialect: Dialect, prompt: Any, draw: Draw, trail: Trail[Replica] | None) -> Json:
         while True:
             route, body = dialect.request(str(self.model), prompt, draw)
             try:
-                return await self.endpoint.post(route, body, units=draw.n)
+                return await self.endpoint.post(route, body, units=draw.n, trail=trail, own=True)
             except BadRequest as refusal:
                 if not dialect.adapt(refusal):
                     raise

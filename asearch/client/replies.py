@@ -58,9 +58,22 @@ def text_of(choice: Json, endpoint: str) -> str:
 def ids_of(choice: Json, endpoint: str) -> tuple[int, ...]:
     """The generated ids of a completion."""
     ids = choice.get("token_ids")
-    if not isinstance(ids, list) or not all(isinstance(token, int) for token in ids):
+    if not isinstance(ids, list) or not set(map(type, ids)) <= {int}:
         raise ProtocolError("a completion lacks its token ids, which vLLM gives since 0.10.2", endpoint=endpoint)
-    return tuple(ids)
+    return tuple(map(_same, ids))
+
+
+class _Shared(dict[int, int]):
+    """One object per token id: a number of its own for each token of each step is most of what a large tree weighs."""
+
+    def __missing__(self, token: int) -> int:
+        if len(self) < VOCABULARY:
+            self[token] = token
+        return token
+
+
+VOCABULARY = 2**18  # of the largest models; what is beyond is no id, or of no interest
+_same = _Shared().__getitem__
 
 
 def text_steps(reply: Json, n: int, separator: str | None, endpoint: str) -> list[Step]:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from asearch.client.endpoints import is_hub_client
 from asearch.client.hub import generate_error, hub_client, root_of
+from asearch.client.trails import remember, trail_of
 from asearch.concurrency import Memo, together
 from asearch.errors import BadRequest, ModelNotFound, NotFound, ProtocolError, UsageError
 from asearch.path import Finish, Step
-from asearch.transport import Endpoint
+from asearch.transport import Endpoint, Replica, is_source
 from asearch.usage import ledger
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class TGIClient:
     """A client for TGI on `huggingface_hub.AsyncInferenceClient`.
 
     Args:
-        url: the base URL (`http://…` or `tgi+http://…`), or an AsyncInferenceClient, which is used as it is: its token,
+        url: the base URL (`http://…` or `tgi+http://…`; or several replicas', see `Endpoint`), or an AsyncInferenceClient, which is used as it is: its token,
             headers, cookies, timeout. It stays open when this client is closed.
         model: the model that the server must have, if it is to be checked; TGI serves one.
         api_key: a token; by default the one that huggingface_hub finds (HF_TOKEN, or `hf auth login`).
@@ -43,15 +44,13 @@ class TGIClient:
     can_continue = True
 
     def __init__(self, url: Any, *, model: str | None = None, api_key: str | None = None, **endpoint: Any) -> None:
-        if isinstance(url, str):
-            url = url.removeprefix(TGI_SCHEME)
-        elif not is_hub_client(url):
+        if not is_source(url) and not is_hub_client(url):
             raise UsageError(f"expected a URL or a huggingface_hub.AsyncInferenceClient, not {type(url).__name__}")
-        self._own = isinstance(url, str)
+        self._own = is_source(url)
         self._hub, token = hub_client(url, api_key, endpoint)
         headers = {**self._hub.headers, **endpoint.pop("headers", {})}
-        root = root_of(url if isinstance(url, str) else url.model)
-        self.endpoint = Endpoint(root, api_key=token, headers=headers, **{"limit": POOL, **endpoint})
+        where = url if self._own else root_of(url.model)
+        self.endpoint = Endpoint(where, api_key=token, headers=headers, **{"limit": POOL, **endpoint})
         self.model = model
         self.max_model_len: int | None = None
         self._max_input: int | None = None
@@ -85,14 +84,20 @@ class TGIClient:
         distinct = n if sampling.temperature > 0 else 1
         async with ledger.get().reserved(min(want, room) * distinct, at_least=distinct) as granted:
             shared = parameters(sampling, whole=whole, max_new_tokens=granted // distinct)
-            steps = await together(self._one(prompt, shared | seeded(sampling, seed + i)) for i in range(distinct))
+            steps = await together(
+                self._one(path, prompt, shared | seeded(sampling, seed + i)) for i in range(distinct)
+            )
         return steps * (n // distinct)
 
-    async def _one(self, prompt: str, options: dict[str, Any]) -> Step:
+    async def _one(self, path: Path, prompt: str, options: dict[str, Any]) -> Step:
         book = ledger.get()
         book.open_call()
+        trail = trail_of(path, self.endpoint)
         try:
-            output = await self.endpoint.call(lambda: self._generate(prompt, options))
+            with book.outstanding("policy"):
+                output = await self.endpoint.call(
+                    lambda replica: self._generate(replica, prompt, options), trail=trail, own=True
+                )
         except BadRequest as refusal:
             if TOO_LONG.search(str(refusal)):
                 return Step("", "length", ())
@@ -104,17 +109,24 @@ class TGIClient:
             raise ProtocolError("/generate answered without text, details or finish_reason", endpoint=self.endpoint.url)
         ids = tuple(token.id for token in details.tokens)
         book.book(requests=1, policy_tokens=details.generated_tokens)
-        return Step(text, finish, ids, details.generated_tokens)
+        step = Step(text, finish, ids, details.generated_tokens)
+        remember(path, [step], trail, self.endpoint)
+        return step
 
-    async def _generate(self, prompt: str, options: dict[str, Any]) -> Any:
-        self.endpoint.stats.requests += 1
+    async def _generate(self, replica: Replica, prompt: str, options: dict[str, Any]) -> Any:
+        for stats in replica.books:
+            stats.requests += 1
         try:
-            return await self._hub.text_generation(prompt, model=f"{self.endpoint.url}/generate", **options)
+            output = await self._hub.text_generation(prompt, model=f"{replica.url}/generate", **options)
         except Exception as failure:
-            error = generate_error(self.endpoint, failure)
+            error = generate_error(replica, failure)
             if error is None:
                 raise
             raise error from failure
+        written = getattr(getattr(output, "details", None), "generated_tokens", 0)
+        for stats in replica.books:
+            stats.completion_tokens += written if isinstance(written, int) else 0
+        return output
 
     async def _room(self, prompt: str, estimate: int, want: int) -> int:
         """Tokens that the context still has, counted by the server where it matters."""
@@ -143,7 +155,8 @@ class TGIClient:
         self.max_model_len, self._max_input = info["max_total_tokens"], info["max_input_tokens"]
         at_once = info.get("max_concurrent_requests")
         if isinstance(at_once, int) and at_once > 0:  # beyond it TGI answers 429
-            self.endpoint.limiter.limit = min(self.endpoint.limiter.limit, at_once)
+            self.endpoint.cap(at_once)
+        await self.endpoint.agree("/info", lambda other: _difference(other, info))
         first = (await self._tokenize("1"))[0]
         self._bos = first["id"] if first.get("start") == first.get("stop") else None
 
@@ -165,6 +178,14 @@ class TGIClient:
         if not tokens or not all(isinstance(token, dict) and isinstance(token.get("id"), int) for token in tokens):
             raise ProtocolError("/tokenize answered without tokens", endpoint=self.endpoint.url)
         return tokens
+
+
+def _difference(other: dict[str, Any], info: dict[str, Any]) -> str | None:
+    """What tells a replica from the first one that was asked."""
+    for name in ("model_id", "max_total_tokens", "max_input_tokens"):
+        if other.get(name) != info.get(name):
+            return f"has {name} {other.get(name)!r}, and not {info.get(name)!r} as the others do"
+    return None
 
 
 def check(path: Path, n: int, sampling: Sampling) -> None:

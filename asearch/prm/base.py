@@ -11,6 +11,7 @@ from asearch.client import make_endpoint, served_model
 from asearch.concurrency import Memo
 from asearch.errors import NotFound, ProtocolError, UsageError
 from asearch.families import FAMILIES, Family, by_name, recognise, spoken
+from asearch.prm.tokens import Counter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,14 +49,16 @@ class Reading:
     """
 
     def __init__(self, path: Path) -> None:
-        self.said, last = spoken([step.text for step in path.chain])
+        chain = path.chain
+        self.said, last = spoken([step.text for step in chain])
+        self._asked = last[len(chain) - sum(step.score is None for step in chain) :]
+        wanted = {place for place in self._asked if place >= 0}
         self._known = {
             place: step.score
-            for step, place in zip(path.chain, last, strict=True)
-            if step.score is not None and step.text.strip()
+            for step, place in zip(chain, last, strict=True)
+            if step.score is not None and place in wanted and step.text.strip()
         }
-        self._asked = last[len(path.chain) - len(path.unscored) :]
-        self.new = sorted({place for place in self._asked if place >= 0} - self._known.keys())
+        self.new = sorted(wanted - self._known.keys())
 
     def spread(self, scores: Sequence[float]) -> list[float]:
         """Scores of `new` -> scores of the path's unscored steps."""
@@ -83,11 +86,11 @@ class ServedPRM(ABC):
         api_key: str | None = None,
         **endpoint: Any,
     ) -> None:
-        address = url.removeprefix("tgi+") if isinstance(url, str) else url
-        self.endpoint: Endpoint = make_endpoint(address, api_key=api_key, **endpoint)
+        self.endpoint: Endpoint = make_endpoint(url, api_key=api_key, **{"role": "prm", **endpoint})
         self.model = model
         self.family = as_family(family)
         self.server = "other"
+        self._tokens_of = Counter(lambda: self.endpoint, lambda: self.model)
         self._connected: Memo[None, None] = Memo(self._connect)
 
     def __repr__(self) -> str:
@@ -217,18 +220,6 @@ def listed(reply: Json, key: str, count: int, endpoint: Endpoint) -> list[Json]:
         got = len(items) if isinstance(items, list) else "none"
         raise ProtocolError(f"asked for {count} scores and got {got}", endpoint=endpoint.url)
     return sorted(items, key=lambda item: int(item.get("index", 0)))
-
-
-def divide(total: int, sizes: Sequence[int]) -> list[int]:
-    """Share out a total in proportion to sizes, in whole numbers that add up to it."""
-    shares: list[int] = []
-    done = so_far = 0
-    everything = sum(sizes) or 1
-    for size in sizes:
-        so_far += size
-        shares.append(total * so_far // everything - done)
-        done += shares[-1]
-    return shares
 
 
 def read_tokens(reply: Json) -> int:

@@ -16,25 +16,28 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from asearch.concurrency import Batcher, Memo, together
+from asearch.concurrency import Batcher, BatchMemo, together
 from asearch.errors import BadRequest, EndpointError, NotFound, ProtocolError, UsageError
 from asearch.families import Family, cut_turns, probe_chat
 from asearch.prm.base import (
     Reading,
     ServedPRM,
     checked,
-    divide,
     listed,
     read_tokens,
     softmax_first,
 )
+from asearch.prm.placing import place, with_beginnings
+from asearch.prm.tokens import share_out
 from asearch.usage import ledger
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from asearch.path import Path
-    from asearch.transport import Endpoint, Json
+    from asearch.prm.tokens import Counter
+    from asearch.transport import Endpoint, Json, Replica
 
     Render = Callable[[list[dict[str, str]]], Awaitable[str]]
 
@@ -55,11 +58,23 @@ class Verdict:
     requests: int
 
 
+def scores_of(verdicts: Sequence[Verdict | Exception]) -> list[float]:
+    """The scores of verdicts.
+
+    Raises:
+        EndpointError: the first that failed.
+    """
+    for verdict in verdicts:
+        if isinstance(verdict, Exception):
+            raise verdict
+    return [verdict.score for verdict in verdicts if isinstance(verdict, Verdict)]
+
+
 class Route(Protocol):
     """One way to get verdicts from a server."""
 
-    async def verdicts(self, prefixes: list[str]) -> list[Verdict]:
-        """The verdict after each of these texts."""
+    async def verdicts(self, prefixes: list[str], replica: Replica | None = None) -> list[Verdict]:
+        """The verdict after each of these texts, from a replica that was chosen for them."""
         ...
 
 
@@ -91,10 +106,10 @@ class CausalPRM(ServedPRM):
         super().__init__(url, model=model, family=family, api_key=api_key, **endpoint)
         self.verdicts: tuple[int, int] = (-1, -1)
         self.bounded = 0
-        self._scores: Memo[str, float] = Memo(self._score_prefix)
         self._batcher: Batcher[str, Verdict] = Batcher(
-            self._ask, concurrency=concurrency, max_items=64, max_cost=400_000, cost=len
+            self._ask, concurrency=concurrency, max_items=64, max_cost=400_000, cost=len, lane=self._place
         )
+        self._scores: BatchMemo[str, Verdict] = BatchMemo(self._batcher)
         self._route: Route | None = None
 
     async def aclose(self) -> None:
@@ -106,34 +121,70 @@ class CausalPRM(ServedPRM):
         if not reading.new:
             return reading.spread([])
         await self.connect()
+        prefixes = self._prefixes(path, reading)
+        ledger.get().open_call()
+        async with self._room(prefixes):
+            return reading.spread(scores_of(await self._verdicts(prefixes)))
+
+    async def score_all(self, paths: Sequence[Path]) -> list[list[float] | Exception]:
+        """As `score` for each path, without a task for each; where one failed, its exception stands in its place.
+
+        For searches without a budget: no room is reserved.
+        """
+        await self.connect()
+        readings = [Reading(path) for path in paths]
+        asked = [self._prefixes(path, reading) for path, reading in zip(paths, readings, strict=True)]
+        verdicts = iter(await self._verdicts([prefix for prefixes in asked for prefix in prefixes]))
+        results: list[list[float] | Exception] = []
+        for reading, prefixes in zip(readings, asked, strict=True):
+            try:
+                results.append(reading.spread(scores_of([next(verdicts) for _ in prefixes])))
+            except EndpointError as failure:
+                results.append(failure)
+        return results
+
+    def _prefixes(self, path: Path, reading: Reading) -> list[str]:
+        """The texts after which a verdict is wanted."""
+        if not reading.new:
+            return []
         texts = self._reader.prefixes(path.problem, reading.said)
-        prefixes = [texts[i] for i in reading.new]
-        book = ledger.get()
-        book.open_call()
-        # A text has at most as many tokens as bytes: the only bound known before the answer.
-        async with book.reserved(sum(len(prefix.encode()) for prefix in prefixes)):
-            return reading.spread(await together(self._scores.get(prefix) for prefix in prefixes))
+        return with_beginnings(texts, reading.new) if self.endpoint.several else [texts[i] for i in reading.new]
 
-    async def _score_prefix(self, prefix: str) -> float:
-        verdict = await self._batcher.submit(prefix)
-        ledger.get().book(prm_requests=verdict.requests, prm_tokens=verdict.tokens, scored=1)
-        if verdict.bounded:
-            self._note_bound()
-        return verdict.score
+    def _place(self, prefix: str) -> Replica | None:
+        return place(self.endpoint, lambda: getattr(prefix, "beginnings", ()), self._batcher.waiting_in)
 
-    def _note_bound(self) -> None:
+    def _room(self, prefixes: list[str]) -> AbstractAsyncContextManager[int]:
+        """Room in the search's budget for reading these texts."""
+        if self.server == "tgi":  # which does not say what it read: what will be booked is known beforehand
+            return ledger.get().reserved(sum(presumed_tokens(without_beginning(prefix)) for prefix in prefixes))
+        return self._tokens_of.room(prefixes, special=self._reader.bos)
+
+    async def _verdicts(self, prefixes: list[str]) -> list[Verdict | Exception]:
+        """The verdicts after texts; what nobody asked before is booked for this search."""
+        new: list[Verdict] = []
+        try:
+            with ledger.get().outstanding("prm"):
+                return await self._scores.get(prefixes, new.append)
+        finally:
+            if new:
+                requests, tokens = sum(verdict.requests for verdict in new), sum(verdict.tokens for verdict in new)
+                ledger.get().book(prm_requests=requests, prm_tokens=tokens, scored=len(new))
+            if any(verdict.bounded for verdict in new):
+                self._note_bound(sum(verdict.bounded for verdict in new))
+
+    def _note_bound(self, more: int) -> None:
         if not self.bounded:
             log.warning("%s: a verdict token is not among the likeliest; such scores are bounds", self.endpoint.url)
-        self.bounded += 1
+        self.bounded += more
 
-    async def _ask(self, prefixes: list[str]) -> list[Verdict]:
+    async def _ask(self, prefixes: list[str], replica: Replica | None) -> list[Verdict]:
         assert self._route is not None  # noqa: S101 - score() has connected
         try:
-            return await self._route.verdicts(prefixes)
+            return await self._route.verdicts(prefixes, replica)
         except _CannotSingleOut:
             # An older vLLM. It stays what it is, so this is asked once.
-            self._route = LikeliestTokens(self.endpoint, self.model, self._reader, self.verdicts)
-            return await self._route.verdicts(prefixes)
+            self._route = LikeliestTokens(self.endpoint, self.model, self._reader, self.verdicts, self._tokens_of)
+            return await self._route.verdicts(prefixes, replica)
         except NotFound as failure:
             raise ProtocolError(
                 f"the server cannot complete texts, as a {self._reader.name} model must; "
@@ -152,7 +203,7 @@ class CausalPRM(ServedPRM):
     async def _connect_vllm(self) -> None:
         self.verdicts = (await self._token(0), await self._token(1))
         self.family = await with_served_turns(self._reader, self._rendered)
-        self._route = SingledOut(self.endpoint, self.model, self._reader, self.verdicts)
+        self._route = SingledOut(self.endpoint, self.model, self._reader, self.verdicts, self._tokens_of)
 
     async def _connect_tgi(self) -> None:
         if self._reader.ids is None:
@@ -195,13 +246,13 @@ class CausalPRM(ServedPRM):
 async def with_served_turns(family: Family, render: Render) -> Family:
     """The family with the chat template of the server's own model, learned from one rendered chat.
 
-    A server without a chat template leaves the published one.
+    A server without a chat template leaves the published one. (One that fails just now does not: it may have a template.)
     """
     if family.turns is None:
         return family
     try:
         text = await render(probe_chat(family.good))
-    except (EndpointError, KeyError, TypeError):
+    except (NotFound, BadRequest, ProtocolError, KeyError, TypeError):
         return family
     turns = cut_turns(text, family.good)
     return replace(family, turns=turns) if turns else family
@@ -214,11 +265,13 @@ class _CannotSingleOut(Exception):
 class SingledOut:
     """vLLM's `logprob_token_ids`: exactly the two log-probabilities, for many texts in one request."""
 
-    def __init__(self, endpoint: Endpoint, model: str | None, family: Family, verdicts: tuple[int, int]) -> None:
+    def __init__(
+        self, endpoint: Endpoint, model: str | None, family: Family, verdicts: tuple[int, int], tokens: Counter
+    ) -> None:
         self._endpoint, self._model, self._family = endpoint, model, family
-        self._ids = verdicts
+        self._ids, self._tokens_of = verdicts, tokens
 
-    async def verdicts(self, prefixes: list[str]) -> list[Verdict]:
+    async def verdicts(self, prefixes: list[str], replica: Replica | None = None) -> list[Verdict]:
         body = {
             "model": self._model,
             "prompt": prefixes,
@@ -228,9 +281,10 @@ class SingledOut:
             "return_tokens_as_token_ids": True,
             **self._logprobs(),
         }
-        reply = await self._send(body, len(prefixes))
+        reply = await self._send(body, len(prefixes), replica)
         choices = listed(reply, "choices", len(prefixes), self._endpoint)
-        shares = divide(read_tokens(reply), [len(prefix) for prefix in prefixes])
+        most = [self._tokens_of.most(prefix, special=self._family.bos) for prefix in prefixes]
+        shares = share_out(read_tokens(reply), [len(prefix) for prefix in prefixes], most)
         verdicts = []
         for i, (choice, share) in enumerate(zip(choices, shares, strict=True)):
             score, bounded = self._score(choice)
@@ -240,9 +294,9 @@ class SingledOut:
     def _logprobs(self) -> Json:
         return {"logprobs": 0, "logprob_token_ids": list(self._ids)}  # without logprobs the ids are not read
 
-    async def _send(self, body: Json, count: int) -> Json:
+    async def _send(self, body: Json, count: int, replica: Replica | None) -> Json:
         try:
-            return await self._endpoint.post("/v1/completions", body, units=count)
+            return await self._endpoint.post("/v1/completions", body, units=count, replica=replica)
         except BadRequest as failure:
             if "logprob_token_ids" in str(failure):
                 raise _CannotSingleOut from failure
@@ -263,8 +317,8 @@ class LikeliestTokens(SingledOut):
     def _logprobs(self) -> Json:
         return {"logprobs": TOP_VLLM}
 
-    async def _send(self, body: Json, count: int) -> Json:
-        return await self._endpoint.post("/v1/completions", body, units=count)
+    async def _send(self, body: Json, count: int, replica: Replica | None) -> Json:
+        return await self._endpoint.post("/v1/completions", body, units=count, replica=replica)
 
     def _score(self, choice: Json) -> tuple[float, bool]:
         top = _top_logprobs(choice, self._endpoint)
@@ -279,14 +333,15 @@ class TgiTokens:
     def __init__(self, endpoint: Endpoint, family: Family, verdicts: tuple[int, int]) -> None:
         self._endpoint, self._family, self._ids = endpoint, family, verdicts
 
-    async def verdicts(self, prefixes: list[str]) -> list[Verdict]:
-        return await together(self._verdict(prefix) for prefix in prefixes)
+    async def verdicts(self, prefixes: list[str], replica: Replica | None = None) -> list[Verdict]:
+        return await together(self._verdict(prefix, replica) for prefix in prefixes)
 
-    async def _verdict(self, prefix: str) -> Verdict:
-        for beginning in BEGINNINGS:
-            prefix = prefix.removeprefix(beginning)
+    async def _verdict(self, prefix: str, replica: Replica | None) -> Verdict:
+        text = without_beginning(prefix)
         parameters = {"max_new_tokens": 1, "details": True, "top_n_tokens": TOP_TGI, "do_sample": False}
-        reply = await self._endpoint.post("/generate", {"inputs": prefix, "parameters": parameters}, units=1)
+        reply = await self._endpoint.post(
+            "/generate", {"inputs": text, "parameters": parameters}, units=1, replica=replica
+        )
         try:
             top = {int(token["id"]): float(token["logprob"]) for token in reply["details"]["top_tokens"][0]}
         except (KeyError, TypeError, IndexError, ValueError):
@@ -295,8 +350,19 @@ class TgiTokens:
             ) from None
         found = [top.get(token) for token in self._ids]
         score, bounded = bound(found, list(top.values()), self._family, self._endpoint)
-        # TGI does not say how many tokens it read; a token has about four characters.
-        return Verdict(score, bounded, len(prefix) // 4 + 1, 1)
+        return Verdict(score, bounded, presumed_tokens(text), 1)
+
+
+def without_beginning(text: str) -> str:
+    """A text without the token that TGI's tokenizer puts before it in any case."""
+    for beginning in BEGINNINGS:
+        text = text.removeprefix(beginning)
+    return text
+
+
+def presumed_tokens(text: str) -> int:
+    """How many tokens are booked for a text that TGI reads, which does not say: one has about four characters."""
+    return len(text) // 4 + 1
 
 
 def bound(

@@ -10,6 +10,7 @@ from asearch.prm.base import PRM, ServedPRM, identify
 from asearch.prm.causal import CausalPRM
 from asearch.prm.function import FunctionPRM
 from asearch.prm.pooling import OutcomePRM, PoolingPRM
+from asearch.transport import is_source
 
 if TYPE_CHECKING:
     from asearch.families import Family
@@ -83,7 +84,7 @@ def as_prm(prm: Any, *, family: Family | str | None = None, **options: Any) -> P
     """
     if isinstance(prm, PRM):
         return prm
-    if isinstance(prm, str) or hasattr(prm, "base_url"):
+    if is_source(prm) or hasattr(prm, "base_url"):
         return DetectedPRM(prm, family=family, **options)
     if callable(prm):
         return FunctionPRM(prm)

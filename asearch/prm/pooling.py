@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from asearch.concurrency import Batcher, Memo, together
 from asearch.errors import EndpointError, NotFound, ProtocolError
-from asearch.prm.base import Reading, ServedPRM, checked, divide, listed, read_tokens
+from asearch.prm.base import Reading, ServedPRM, checked, listed, read_tokens
+from asearch.prm.placing import place
+from asearch.prm.tokens import as_prompt, most_tokens, share_out
 from asearch.usage import ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from asearch.families import Family
     from asearch.path import Path
     from asearch.problem import Problem
-    from asearch.transport import Json
+    from asearch.transport import Json, Replica
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +29,16 @@ class _Item:
     problem: Problem
     steps: tuple[str, ...]
     input: str | tuple[int, ...] | None  # None: problem and steps as they are, for our own server
+    most: int  # tokens that the server can count for it
     ends: tuple[int, ...] | None = None  # tokens up to the end of each step, where they are known
 
     @property
     def size(self) -> int:
         return len(self.problem.text) + sum(map(len, self.steps))
+
+    def beginnings(self) -> Iterator[int]:
+        """Keys of the solution up to each of its steps, longest first."""
+        return (hash((self.problem.text, self.steps[:k])) for k in range(len(self.steps), 0, -1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +79,12 @@ class PoolingPRM(ServedPRM):
         self._scores: Memo[tuple[Problem, tuple[str, ...]], tuple[float, ...]] = Memo(self._score_steps)
         self._tokens: Memo[tuple[str, bool], tuple[int, ...]] = Memo(self._tokenize)
         self._batcher: Batcher[_Item, _Rows] = Batcher(
-            self._ask, concurrency=concurrency, max_items=64, max_cost=400_000, cost=lambda item: item.size
+            self._ask,
+            concurrency=concurrency,
+            max_items=64,
+            max_cost=400_000,
+            cost=lambda item: item.size,
+            lane=lambda item: place(self.endpoint, item.beginnings, self._batcher.waiting_in),
         )
 
     async def aclose(self) -> None:
@@ -85,11 +98,27 @@ class PoolingPRM(ServedPRM):
         await self.connect()
         book = ledger.get()
         book.open_call()
-        size = sum(len(step.encode()) for step in (path.problem.text, *reading.said))
-        async with book.reserved(size):
-            scores = await self._scores.get((path.problem, tuple(reading.said)))
+        async with self._room(path.problem, reading.said):
+            with book.outstanding("prm"):
+                scores = await self._scores.get((path.problem, tuple(reading.said)))
         book.book(scored=len(reading.new))
         return reading.spread([scores[i] for i in reading.new])
+
+    def _room(self, problem: Problem, steps: list[str]) -> AbstractAsyncContextManager[int]:
+        """Room in the search's budget for reading these steps, as the family lays them out."""
+        book = ledger.get()
+        if book.budget.tokens is None:
+            return book.reserved(0)
+        text = self._reader.render(problem, steps)
+        if self.server == "own":  # it reads steps, not texts, and cannot be asked how many tokens they have
+            return book.reserved(most_tokens(text))
+        if not self._reader.fragments:
+            return self._tokens_of.room([text], special=self._reader.bos)
+
+        async def exact() -> int:
+            return (await self._item(problem, tuple(steps))).most
+
+        return book.reserved(most_tokens(text), exact=exact)
 
     async def _score_steps(self, key: tuple[Problem, tuple[str, ...]]) -> tuple[float, ...]:
         problem, steps = key
@@ -102,27 +131,28 @@ class PoolingPRM(ServedPRM):
     async def _item(self, problem: Problem, steps: tuple[str, ...]) -> _Item:
         """What to send: the steps as they are to our own server, text or token ids to others."""
         if self.server == "own":
-            return _Item(problem, steps, None)
+            return _Item(problem, steps, None, most_tokens(self._reader.render(problem, steps)))
         parts = self._reader.parts(problem, steps)
         if not self._reader.fragments:
-            return _Item(problem, steps, "".join(fragment for part in parts for fragment in part))
+            text = "".join(fragment for part in parts for fragment in part)
+            return _Item(problem, steps, text, self._tokens_of.most(text, special=self._reader.bos))
         ids: list[int] = []
         ends: list[int] = []
         for part in parts:
             for tokens in await together(self._tokens.get((fragment, False)) for fragment in part):
                 ids += tokens
             ends.append(len(ids))
-        return _Item(problem, steps, tuple(ids), tuple(ends))
+        return _Item(problem, steps, tuple(ids), len(ids), tuple(ends))
 
-    async def _ask(self, items: list[_Item]) -> list[_Rows]:
+    async def _ask(self, items: list[_Item], replica: Replica | None) -> list[_Rows]:
         inputs = [i.input if i.input is not None else {"problem": i.problem.text, "steps": i.steps} for i in items]
         body = {"model": self.model, "input": inputs, "add_special_tokens": self._reader.bos}
         try:
-            reply = await self.endpoint.post("/pooling", body, units=len(items))
+            reply = await self.endpoint.post("/pooling", body, units=len(items), replica=replica)
         except NotFound as failure:
             raise self._no_pooling(failure) from failure
         data = listed(reply, "data", len(items), self.endpoint)
-        shares = divide(read_tokens(reply), [item.size for item in items])
+        shares = share_out(read_tokens(reply), [item.size for item in items], [item.most for item in items])
         rows = [self._rows(entry) for entry in data]
         return [_Rows(r, share, int(i == 0)) for i, (r, share) in enumerate(zip(rows, shares, strict=True))]
 
@@ -210,8 +240,9 @@ class OutcomePRM(ServedPRM):
         book = ledger.get()
         book.open_call()
         chat = [{"role": "user", "content": path.problem.text}, {"role": "assistant", "content": path.text.strip()}]
-        async with book.reserved(sum(len(turn["content"].encode()) for turn in chat)):
-            value = await self._classify(chat)
+        async with self._tokens_of.room([as_prompt(chat)]):
+            with book.outstanding("prm"):
+                value = await self._classify(chat)
         book.book(scored=len(reading.new))
         return reading.spread([value] * len(reading.new))
 

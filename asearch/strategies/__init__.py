@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from asearch.strategies.base import Strategy, TreeStrategy
 from asearch.strategies.particles import ParticleFilter
+from asearch.strategies.planned import ComputeOptimal
 from asearch.strategies.revisions import SelfRefine
 from asearch.strategies.samples import BestOfN, Greedy, Majority
 from asearch.strategies.trees import DVTS, BeamSearch, Rebase
@@ -15,7 +16,7 @@ from asearch.strategies.verification import SelfVerifier, SelfVerify
 
 STRATEGIES: dict[str, type[Strategy]] = {
     kind.name: kind
-    for kind in (Greedy, Majority, BestOfN, BeamSearch, DVTS, ParticleFilter, Rebase, SelfRefine, SelfVerify)
+    for kind in (Greedy, Majority, BestOfN, BeamSearch, DVTS, ParticleFilter, Rebase, SelfRefine, SelfVerify, ComputeOptimal)
 }
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "STRATEGIES",
     "BeamSearch",
     "BestOfN",
+    "ComputeOptimal",
     "Greedy",
     "Majority",
     "ParticleFilter",

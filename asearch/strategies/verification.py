@@ -12,6 +12,7 @@ from asearch.client import OpenAIClient, as_client
 from asearch.concurrency import together
 from asearch.errors import ProtocolError, UsageError
 from asearch.path import Path, Sampling
+from asearch.prm.tokens import Counter, as_prompt
 from asearch.problem import verification
 from asearch.strategies.base import check_whole
 from asearch.strategies.samples import BestOfN
@@ -46,6 +47,7 @@ class SelfVerifier:
         self.client = as_client(client)
         self.votes = votes
         self._made_here = self.client is not client
+        self._tokens_of = Counter(lambda: self._policy().endpoint, lambda: self._policy().model)
         if votes is None and not isinstance(self.client, OpenAIClient):
             raise UsageError(
                 f"a {type(self.client).__name__} gives no log-probabilities: pass votes=8, say, to ask several times"
@@ -67,11 +69,15 @@ class SelfVerifier:
         ledger.get().book(scored=len(scores))
         return scores
 
-    async def _ask(self, path: Path, beginning: str) -> float:
+    def _policy(self) -> OpenAIClient:
         assert isinstance(self.client, OpenAIClient)  # noqa: S101 - see __init__
-        problem, endpoint, book = verification(path.problem, beginning), self.client.endpoint, ledger.get()
+        return self.client
+
+    async def _ask(self, path: Path, beginning: str) -> float:
+        client, problem, book = self._policy(), verification(path.problem, beginning), ledger.get()
+        endpoint = client.endpoint
         body = {
-            "model": self.client.model,
+            "model": client.model,
             "messages": problem.messages,
             "max_tokens": 1,
             "temperature": 0.0,
@@ -79,9 +85,8 @@ class SelfVerifier:
             "top_logprobs": CANDIDATES,
         }
         book.open_call()
-        length = sum(len(message["content"].encode()) for message in problem.messages)
-        async with book.reserved(length):
-            reply = await endpoint.post("/v1/chat/completions", body)
+        async with self._tokens_of.room([as_prompt(problem.messages)]):
+            reply = await endpoint.post("/v1/chat/completions", body, own=True)
             usage = reply.get("usage") or {}
             book.book(prm_requests=1, prm_tokens=usage.get("prompt_tokens") or 0)
         try:

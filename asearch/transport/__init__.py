@@ -1,7 +1,24 @@
-"""The wire: endpoints with their limits, retries and errors."""
+"""The wire: endpoints with their replicas, limits, retries and errors."""
 
+from asearch.transport.balancing import Trail
 from asearch.transport.endpoint import Endpoint, Json
 from asearch.transport.failures import error_for
-from asearch.transport.policies import EndpointStats, Retry, Timeouts
+from asearch.transport.policies import Probes, Retry, Timeouts
+from asearch.transport.replica import Replica
+from asearch.transport.sources import Address, is_source
+from asearch.transport.stats import Counters, EndpointStats
 
-__all__ = ["Endpoint", "EndpointStats", "Json", "Retry", "Timeouts", "error_for"]
+__all__ = [
+    "Address",
+    "Counters",
+    "Endpoint",
+    "EndpointStats",
+    "Json",
+    "Probes",
+    "Replica",
+    "Retry",
+    "Timeouts",
+    "Trail",
+    "error_for",
+    "is_source",
+]

@@ -1,39 +1,56 @@
-"""Policies of an endpoint as data: retries, timeouts, rate; and what it counts."""
+"""Policies of an endpoint as data: retries, timeouts, probes, rate."""
 
 from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from asyncio_throttle import Throttler
 
-from asearch.errors import UsageError
+from asearch.errors import EndpointError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from asearch.errors import EndpointError
+    from collections.abc import Collection
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
     """When and how often a failed request is sent again.
 
-    Waits are `first * 2**k`, at most `longest`, with jitter, or what the server's Retry-After asks for.
+    Waits are `first * 2**k`, at most `longest`, with jitter, or what the server's Retry-After asks for. Where another
+    replica is alive, the next attempt goes there without a wait.
 
     Args:
         attempts: how often a request is sent at most.
-        total: seconds after which no further attempt is started.
+        total: seconds after the first failure after which no further attempt is started.
         first: the first wait, seconds.
         longest: the longest wait, seconds.
+        on: which failures: kinds of EndpointError, and HTTP statuses; None: those that may pass (see asearch.errors).
     """
 
     attempts: int = 6
     total: float = 120.0
     first: float = 0.25
     longest: float = 15.0
+    on: Collection[type[EndpointError] | int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise UsageError(f"attempts counts the first one, too, and must be at least 1, not {self.attempts}")
+        for name in ("total", "first", "longest"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"{name} is in seconds and must not be negative, not {getattr(self, name)}")
+        for kind in self.on or ():
+            if not isinstance(kind, int) and not (isinstance(kind, type) and issubclass(kind, EndpointError)):
+                raise UsageError(f"on= lists kinds of EndpointError and HTTP statuses, not {kind!r}")
+
+    def covers(self, failure: EndpointError) -> bool:
+        """Whether a failure of this kind is worth another attempt."""
+        if self.on is None:
+            return failure.retryable
+        return failure.status in self.on or isinstance(failure, tuple(k for k in self.on if isinstance(k, type)))
 
     def wait(self, failures: int, asked: float | None) -> float:
         """Seconds to wait after the given number of failures."""
@@ -56,19 +73,27 @@ class Timeouts:
     first: float | None = 30.0
 
 
-@dataclass(slots=True)
-class EndpointStats:
-    """What went over one endpoint since it was opened, and hooks to look on.
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """How a replica that went down is watched until it is back.
 
-    `reconnects` counts requests sent again at once, because a kept connection turned out to be closed.
+    It is asked for its health after `first` seconds, then twice as late each time, up to `longest`, with jitter.
+
+    Args:
+        first: the first wait, seconds.
+        longest: the longest wait, seconds.
+        timeout: for an answer, seconds (a vLLM under a load of thousands takes up to 3 s).
+        strikes: failures in a row, of a server that can be reached, after which it counts as down.
     """
 
-    requests: int = 0
-    retries: int = 0
-    reconnects: int = 0
-    failures: int = 0
-    on_retry: list[Callable[[EndpointError, int], None]] = field(default_factory=list)
-    on_exchange: list[Callable[[str, Mapping[str, Any], dict[str, Any]], None]] = field(default_factory=list)
+    first: float = 0.25
+    longest: float = 15.0
+    timeout: float = 10.0
+    strikes: int = 3
+
+    def wait(self, failures: int) -> float:
+        """Seconds until the next question, after so many that failed."""
+        return random.uniform(0.75, 1.0) * min(self.longest, self.first * 2.0 ** min(failures, 30))
 
 
 def throttler(rate: float | None) -> Throttler | None:

@@ -11,10 +11,13 @@ import sys
 import textwrap
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from asearch.answers import canonical, group
+from asearch.answers.grading import is_right
 from asearch.errors import WorkerError
-from asearch.workers import AnswerWorkers, default_workers
+from asearch.workers import WHOLE, AnswerWorkers, default_workers
 from conftest import ENDLESS, HOSTILE
 
 ANSWERS = [
@@ -273,3 +276,13 @@ def test_a_child_ends_with_its_parent():
 
 def test_default_workers_is_one_pool():
     assert default_workers() is default_workers()
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(-(10**9), 10**9), st.integers(-20, 20), st.sampled_from(["{}", "0{}", "{}0", "-{}"]))
+def test_whole_numbers_are_graded_without_a_process_as_with_one(number, away, form):
+    answer, reference = form.format(number), str(number + away)
+    pool = AnswerWorkers(size=1)
+    if WHOLE.fullmatch(answer):
+        assert asyncio.run(pool.grade(answer, reference)) == is_right(answer, reference)
+        assert pool.stats.tasks == 0

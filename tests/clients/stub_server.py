@@ -19,18 +19,24 @@ class Stub:
         self.connections = set()
 
     @asynccontextmanager
-    async def listening(self, tls=None):
+    async def listening(self, tls=None, host="127.0.0.1", port=0):
         app = web.Application()
         app.router.add_route("*", "/{tail:.*}", self._answer)
         runner = web.AppRunner(app, handler_cancellation=True)
         await runner.setup()
         try:
-            site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
+            site = web.TCPSite(runner, host, port, ssl_context=tls)
             await site.start()
-            self.url = f"{'https' if tls else 'http'}://localhost:{runner.addresses[0][1]}"
+            self.port = runner.addresses[0][1]
+            self.url = f"{'https' if tls else 'http'}://localhost:{self.port}"
             yield self
         finally:
             await runner.cleanup()
+
+    def hang_up(self):
+        """Break all connections at once, as a process that is killed does."""
+        for transport in self.connections:
+            transport.abort()
 
     def asked(self, route):
         """The bodies that came for a route."""

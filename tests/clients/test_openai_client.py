@@ -498,7 +498,7 @@ class TestURLs:
         with pytest.raises(errors.UsageError, match="is not an http"):
             OpenAIClient(url)
 
-    @pytest.mark.parametrize("given", [None, 7, object(), ["http://localhost"]])
+    @pytest.mark.parametrize("given", [None, 7, object(), {"http://localhost"}])
     def test_no_client(self, given):
         with pytest.raises(errors.UsageError, match="expected a URL"):
             as_client(given)
@@ -545,7 +545,7 @@ class TestSDK:
 
     def test_an_authorization_header_of_the_users_own(self):
         sdk = openai.AsyncOpenAI(base_url="http://h/v1", api_key="k", default_headers={"Authorization": "Basic abc"})
-        assert make_endpoint(sdk)._headers["Authorization"] == "Basic abc"
+        assert make_endpoint(sdk).replicas[0].headers["Authorization"] == "Basic abc"
 
     async def test_the_key_of_the_environment(self, monkeypatch):
         monkeypatch.setenv("OPENAI_API_KEY", "sk-env")
@@ -603,7 +603,7 @@ class TestCalls:
     def test_a_client_outlives_its_event_loop(self):
         async def once(client):
             async with Stub(**VLLM).listening() as server:
-                client.endpoint.url = server.url
+                client.endpoint.replicas[0].url = server.url
                 return await extended(client)
 
         client = OpenAIClient("http://localhost:1")

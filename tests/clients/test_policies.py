@@ -76,8 +76,8 @@ def test_headers_are_merged_whatever_their_case():
 
 def test_the_users_authorization_goes_before_the_key():
     endpoint = Endpoint("http://me:pw@h", api_key="sk-key", headers={"authorization": "Custom x"})
-    assert endpoint._headers["authorization"] == "Custom x"
-    assert "Authorization" not in endpoint._headers
+    assert endpoint.replicas[0].headers["authorization"] == "Custom x"
+    assert "Authorization" not in endpoint.replicas[0].headers
 
 
 def test_secrets():

@@ -1,13 +1,14 @@
 """The batcher: at once while idle, gathered while busy, and everybody minds his own business."""
 
 import asyncio
+from contextvars import ContextVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asearch.concurrency import Batcher
-from asearch.errors import AuthError, BadRequest, Overloaded
+from asearch.concurrency import Batcher, seniority
+from asearch.errors import AuthError, BadRequest, Overloaded, ServerError
 from virtual_clock import run
 
 
@@ -196,3 +197,81 @@ def test_a_wrong_number_of_results_is_nobodys_result():
         return await asyncio.gather(*(batcher.submit(i) for i in range(3)), return_exceptions=True)
 
     assert all("came back with" in str(result) for result in run(scenario())[0])
+
+
+def test_items_wait_by_seniority():
+    async def scenario():
+        server = Server()
+        batcher = Batcher(server.double, concurrency=1, max_items=2)
+
+        async def call(senior, i):
+            seniority.set(senior)
+            return await batcher.submit(i)
+
+        first = asyncio.ensure_future(call(5, 0))
+        await asyncio.sleep(0.5)
+        await asyncio.gather(first, *(call(senior, i) for i, senior in enumerate([9, 2, 4, 2, 1], start=1)))
+        return server.batches
+
+    assert run(scenario())[0] == [[0], [5, 2], [4, 3], [1]]
+
+
+def test_a_batch_runs_for_the_account_of_its_first_item():
+    account = ContextVar("account", default="nobody")
+
+    async def scenario():
+        seen = []
+
+        async def send(items):
+            seen.append((account.get(), seniority.get(), list(items)))
+            await asyncio.sleep(1)
+            return items
+
+        batcher = Batcher(send, concurrency=1)
+
+        async def call(name, senior, i):
+            account.set(name)
+            seniority.set(senior)
+            return await batcher.submit(i)
+
+        await asyncio.gather(call("ann", 7, 1), call("bob", 3, 2))
+        return seen
+
+    assert run(scenario())[0] == [("bob", 3, [2, 1])]
+
+
+def test_lanes_do_not_meet_and_do_not_wait_for_each_other():
+    async def scenario():
+        sent = []
+
+        async def send(items, lane):
+            sent.append((asyncio.get_running_loop().time(), lane, list(items)))
+            await asyncio.sleep(10 if lane == 0 else 1)
+            return items
+
+        batcher = Batcher(send, concurrency=1, lane=lambda item: item % 2)
+        tasks = [asyncio.ensure_future(batcher.submit(i)) for i in range(4)]
+        await asyncio.sleep(0.5)
+        tasks += [asyncio.ensure_future(batcher.submit(i)) for i in range(4, 8)]
+        await asyncio.sleep(0)
+        waiting = [batcher.waiting_in(lane) for lane in (0, 1, 2)]
+        await asyncio.gather(*tasks)
+        return waiting, sent, batcher._lanes
+
+    (waiting, sent, lanes), _ = run(scenario())
+    assert waiting == [2, 2, 0]
+    assert sent == [(0, 0, [0, 2]), (0, 1, [1, 3]), (1, 1, [5, 7]), (10, 0, [4, 6])]
+    assert not lanes, "a lane in which nothing happens is taken down"
+
+
+@pytest.mark.parametrize(("bad", "requests"), [({3}, 7), ({0, 7}, 11), (set(range(8)), 1 + 2 + 4)])
+def test_a_failure_of_the_server_is_divided_while_any_part_passes(bad, requests):
+    async def scenario():
+        server = Server(bad=bad, error=lambda said: ServerError(said, status=500))
+        batcher = Batcher(server.double)
+        results = await asyncio.gather(*(batcher.submit(i) for i in range(8)), return_exceptions=True)
+        return [isinstance(result, ServerError) for result in results], len(server.batches)
+
+    (failed, sent), _ = run(scenario())
+    assert failed == [i in bad for i in range(8)]
+    assert sent == requests

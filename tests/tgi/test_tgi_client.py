@@ -181,9 +181,9 @@ async def test_nobody_there_is_said_at_once():
 async def test_a_connection_lost_later(standin):
     client = TGIClient(standin.url, retry=ONCE)
     await client.connect()
-    client.endpoint.url = "http://127.0.0.1:9"
+    client.endpoint.replicas[0].url = "http://127.0.0.1:9"
     with pytest.raises(Unreachable):
-        await client._one("1", {"details": True, "max_new_tokens": 1})
+        await client._one(PATH, "1", {"details": True, "max_new_tokens": 1})
     await client.aclose()
 
 
