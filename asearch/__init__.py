@@ -41,6 +41,7 @@ from asearch.errors import (
     UsageError,
     WorkerError,
 )
+from asearch.evaluation import Question, Record, evaluate
 from asearch.events import Event, Failed, Finished, Pruned, Sampled, Scored, Stopped
 from asearch.families import Family
 from asearch.path import Path, Sampling, Step
@@ -102,7 +103,9 @@ __all__ = [
     "Problem",
     "ProtocolError",
     "Pruned",
+    "Question",
     "Rebase",
+    "Record",
     "RequestTimeout",
     "Result",
     "Retry",
@@ -129,6 +132,7 @@ __all__ = [
     "best_of_n",
     "compute_optimal",
     "dvts",
+    "evaluate",
     "greedy",
     "majority",
     "particle_filter",

@@ -97,12 +97,12 @@ async def solve(
     strategy = ready(as_strategy(strategy), prm)
     problem = as_problem(problem)
     book = Ledger(budget)
-    return await _solved(
+    return await solve_within(
         strategy, client, prm, problem, book, seed=seed, on_event=on_event, workers=workers, pattern=pattern
     )
 
 
-async def _solved(
+async def solve_within(
     strategy: Strategy,
     client: Any,
     prm: Any,
@@ -320,7 +320,7 @@ async def _result_or_errors(
 ) -> Result:
     """A result in any case, unless the call itself is wrong."""
     try:
-        return await _solved(strategy, client, prm, problem, book, **options)
+        return await solve_within(strategy, client, prm, problem, book, **options)
     except UsageError:
         raise
     except AsearchError as failure:

@@ -123,7 +123,9 @@ def plan_of(data: Any, name: str) -> Plan:
         raise UsageError(
             f"{name} has the format {data.get('format')!r}, and this version reads plans of format {FORMAT}"
         )
-    samples, thresholds, budgets = (data.get(key) for key in ("samples", "thresholds", "budgets"))
+    samples: Any = data.get("samples")
+    thresholds: Any = data.get("thresholds")
+    budgets: Any = data.get("budgets")
     if not isinstance(samples, int) or isinstance(samples, bool) or samples < 1:
         raise UsageError(f"{name}: samples must be a whole number of at least 1, not {samples!r}")
     if not _falling(thresholds):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from asearch.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-# Okabe and Ito's palette, made to be distinguished under all common forms of colour blindness.
-STYLES = (
+# Okabe and Ito's palette, made to be distinguished under all common forms of colour blindness, without its yellow, which
+# is too light for lines on white. Where it begins again, markers and lines are others.
+STYLES: tuple[tuple[str, str, Any], ...] = (
     ("#0072B2", "o", "-"),
     ("#D55E00", "s", "--"),
     ("#009E73", "^", "-."),
@@ -17,7 +22,107 @@ STYLES = (
     ("#E69F00", "v", (0, (5, 1))),
     ("#56B4E9", "P", ":"),
     ("#000000", "X", (0, (1, 1))),
+    ("#0072B2", "<", (0, (8, 2))),
+    ("#D55E00", ">", (0, (2, 2))),
+    ("#009E73", "h", (0, (6, 1, 1, 1))),
+    ("#CC79A7", "p", (0, (4, 4))),
+    ("#E69F00", "*", (0, (1, 3))),
+    ("#56B4E9", "d", (0, (7, 1, 2, 1))),
+    ("#000000", "8", (0, (9, 3, 1, 3))),
 )
+HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---", "+++", "ooo")
+GREYS = ("#444444", "#777777", "#999999")
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A line of a figure.
+
+    Args:
+        x: where its points are.
+        accuracy: in [0, 1].
+        spread: half the height of the band around it: the standard deviation over seeds; None draws none.
+    """
+
+    x: Sequence[float]
+    accuracy: Sequence[float]
+    spread: Sequence[float | None] | None = None
+
+
+def style(i: int) -> dict[str, Any]:
+    """Colour, marker and line of the curve number i."""
+    colour, marker, line = STYLES[i % len(STYLES)]
+    return {"color": colour, "marker": marker, "linestyle": line, "linewidth": 1.8, "markersize": 6}
+
+
+@contextmanager
+def drawing(file: Path, *, size: tuple[float, float] = (7.2, 4.6), panels: tuple[int, int] = (1, 1)) -> Iterator[Any]:
+    """Axes to draw on (an array of them, if several panels); saved as PNG at the end of the block.
+
+    Raises:
+        UsageError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UsageError("pictures need matplotlib: pip install 'asearch[eval]'") from None
+
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(*panels, squeeze=False, sharey=panels != (1, 1))
+    for one in axes.flat:
+        one.grid(visible=True, axis="both", alpha=0.25)
+        one.set_axisbelow(True)
+        for side in ("top", "right"):
+            one.spines[side].set_visible(False)
+    yield axes[0][0] if panels == (1, 1) else axes
+    figure.savefig(file)
+
+
+def draw_curves(axes: Any, curves: Mapping[str, Curve], *, first: int = 0, **changes: Any) -> None:
+    """Curves with their bands, each in a style of its own, but for the changes."""
+    for i, (name, curve) in enumerate(curves.items(), start=first):
+        heights = [100 * a for a in curve.accuracy]
+        axes.plot(curve.x, heights, label=name, **{**style(i), **changes})
+        if curve.spread is not None and any(curve.spread):
+            halves = [100 * (d or 0.0) for d in curve.spread]
+            low = [h - d for h, d in zip(heights, halves, strict=True)]
+            high = [h + d for h, d in zip(heights, halves, strict=True)]
+            axes.fill_between(curve.x, low, high, color=STYLES[i % len(STYLES)][0], alpha=0.12, linewidth=0)
+
+
+def draw_baselines(axes: Any, baselines: Mapping[str, float]) -> None:
+    """Horizontal lines, named at the right-hand end beyond the last point, where no curve is."""
+    for shade, (name, height) in zip(GREYS, baselines.items(), strict=False):
+        axes.axhline(100 * height, color=shade, linewidth=1.2, linestyle=(0, (6, 3)), zorder=1)
+        axes.annotate(
+            f"{name} {100 * height:.0f} %",
+            (0.0, 100 * height),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            xytext=(4, 3),
+            ha="left",
+            fontsize=8,
+            color=shade,
+        )
+
+
+def budget_axis(axes: Any, budgets: Sequence[int]) -> None:
+    """A logarithmic axis of N, base 2, with a tick at each budget."""
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(list(budgets), [str(n) for n in budgets])
+    axes.minorticks_off()
+    axes.set_xlabel("solutions or beams per problem (N)")
+
+
+def accuracy_axis(axes: Any, *, title: str = "", outside: bool = False) -> None:
+    """An axis of per cent from 0, and the legend: inside, or beside the axes where there are many curves."""
+    axes.set_ylim(0, 1.06 * axes.get_ylim()[1])  # room for the name of a baseline at the top
+    axes.set_ylabel("accuracy (%)")
+    axes.set_title(title, fontsize=11)
+    place: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)} if outside else {}
+    axes.legend(frameon=False, fontsize=9, handlelength=3.2, **place)
 
 
 def plot_accuracy(
@@ -37,44 +142,14 @@ def plot_accuracy(
         bands: per strategy, N -> half the width of a band (standard deviation over seeds).
         title: above the axes.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.2, 4.6), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for (name, curve), (colour, marker, line) in zip(curves.items(), STYLES, strict=False):
+    lines = {}
+    for name, curve in curves.items():
         budgets = sorted(curve)
-        heights = [100 * curve[n] for n in budgets]
-        axes.plot(
-            budgets, heights, color=colour, marker=marker, linestyle=line, label=name, linewidth=1.8, markersize=6
-        )
-        if bands and name in bands:
-            halves = [100 * bands[name].get(n, 0.0) for n in budgets]
-            low = [h - d for h, d in zip(heights, halves, strict=True)]
-            high = [h + d for h, d in zip(heights, halves, strict=True)]
-            axes.fill_between(budgets, low, high, color=colour, alpha=0.12, linewidth=0)
-    every = sorted({n for curve in curves.values() for n in curve})
-    for shade, (name, height) in zip(("#444444", "#999999"), (baselines or {}).items(), strict=False):
-        axes.axhline(100 * height, color=shade, linewidth=1.2, linestyle=(0, (6, 3)))
-        axes.annotate(
-            f"{name} {100 * height:.0f} %",
-            (every[0] if every else 1, 100 * height),
-            textcoords="offset points",
-            xytext=(0, 4),
-            ha="left",
-            fontsize=8,
-            color=shade,
-        )
-    axes.set_ylim(bottom=0)
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(every, [str(n) for n in every])
-    axes.minorticks_off()
-    axes.set_xlabel("solutions or beams per problem (N)")
-    axes.set_ylabel("accuracy (%)")
-    axes.set_title(title, fontsize=11)
-    axes.grid(visible=True, alpha=0.25)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    axes.legend(frameon=False, fontsize=9)
-    figure.savefig(file)
+        band = (bands or {}).get(name)
+        spread = None if band is None else [band.get(n) for n in budgets]
+        lines[name] = Curve(budgets, [curve[n] for n in budgets], spread)
+    with drawing(file, size=(9.0, 4.6) if len(lines) > 5 else (7.2, 4.6)) as axes:
+        draw_curves(axes, lines)
+        budget_axis(axes, sorted({n for curve in curves.values() for n in curve}))
+        draw_baselines(axes, baselines or {})
+        accuracy_axis(axes, title=title, outside=len(lines) > 5)

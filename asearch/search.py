@@ -75,7 +75,9 @@ class Search:
         self.fates: dict[tuple[int, ...], Fate] = {}
         self.failures: list[EndpointError] = []
         self.stopped_by: str | None = None
-        self.first_child = 0  # the root's children that a strategy numbers itself begin here: others were there before it
+        self.first_child = (
+            0  # the root's children that a strategy numbers itself begin here: others were there before it
+        )
         self._born: dict[tuple[int, ...], int] = {}  # path -> number of its next child
         self._on_event = on_event
         self._began = asyncio.get_running_loop().time()

@@ -10,7 +10,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from asearch.cli import demo, solve
+from asearch.cli import demo, doctor, export, plan, prm_bench, report, serve, solve
+from asearch.cli import eval as evaluate
 from asearch.cli.options import add_debug
 from asearch.errors import AsearchError, UsageError
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 # Each has NAME, HELP, add_arguments(parser) and run(arguments) -> exit status. What a command needs beyond the library
 # itself it imports when it runs, so that `asearch --help` stays quick.
-COMMANDS = (demo, solve)
+COMMANDS = (demo, solve, evaluate, report, plan, export, prm_bench, serve, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

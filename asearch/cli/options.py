@@ -42,7 +42,11 @@ def add_servers(command: argparse.ArgumentParser) -> None:
     """The options that say where policy and verifier are."""
     servers = command.add_argument_group("servers")
     servers.add_argument("--embedded", action="store_true", help="start the embedded policy and PRM for this command")
-    servers.add_argument("--policy", metavar="URL", help="the policy server, such as http://localhost:8000; replicas: with commas between, file:LIST, dns+http://NAME:PORT")
+    servers.add_argument(
+        "--policy",
+        metavar="URL",
+        help="the policy server, such as http://localhost:8000; replicas: with commas between, file:LIST, dns+http://NAME:PORT",
+    )
     servers.add_argument("--policy-model", metavar="NAME", help="served model name (the server's first)")
     servers.add_argument("--prm", metavar="URL", help="the process reward model's server (or replicas)")
     servers.add_argument("--prm-model", metavar="NAME", help="served model name (the server's first)")

@@ -16,7 +16,18 @@ from asearch.strategies.verification import SelfVerifier, SelfVerify
 
 STRATEGIES: dict[str, type[Strategy]] = {
     kind.name: kind
-    for kind in (Greedy, Majority, BestOfN, BeamSearch, DVTS, ParticleFilter, Rebase, SelfRefine, SelfVerify, ComputeOptimal)
+    for kind in (
+        Greedy,
+        Majority,
+        BestOfN,
+        BeamSearch,
+        DVTS,
+        ParticleFilter,
+        Rebase,
+        SelfRefine,
+        SelfVerify,
+        ComputeOptimal,
+    )
 }
 
 __all__ = [

@@ -7,10 +7,10 @@ import asyncio
 import json
 import logging
 import os
-import signal
 import sys
-import threading
 from typing import TYPE_CHECKING
+
+from asearch_backends.program import add_address, announce, cannot_listen, fail, positive, stop_event
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,16 +37,14 @@ def _server_parser() -> argparse.ArgumentParser:
         epilog="`problems --help` tells how to print problems that the shipped models are made for.",
     )
     parser.add_argument("--model", default="policy", metavar="policy|policy-large|prm|DIR", help="what to serve")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=_port, default=0, help="0 (the default) takes a free one")
+    add_address(parser)
     parser.add_argument("--served-model-name", help="the name in requests; the default is asearch-policy and so on")
-    parser.add_argument("--max-num-seqs", type=_positive, default=128, help="sequences that run at once")
-    parser.add_argument("--max-model-len", type=_positive, help="tokens of a sequence; the default is the model's own")
-    parser.add_argument("--max-num-queued-reqs", type=_positive, help="refuse with 503 what would queue beyond this")
-    parser.add_argument("--cache-mb", type=_positive, default=256, help="memory for the prefix cache")
-    parser.add_argument("--threads", type=_positive, default=1, help="threads of the matrix products")
+    parser.add_argument("--max-num-seqs", type=positive, default=128, help="sequences that run at once")
+    parser.add_argument("--max-model-len", type=positive, help="tokens of a sequence; the default is the model's own")
+    parser.add_argument("--max-num-queued-reqs", type=positive, help="refuse with 503 what would queue beyond this")
+    parser.add_argument("--cache-mb", type=positive, default=256, help="memory for the prefix cache")
+    parser.add_argument("--threads", type=positive, default=1, help="threads of the matrix products")
     parser.add_argument("--api-key", help="ask for this bearer token on /v1 routes")
-    parser.add_argument("--exit-with-parent", action="store_true", help="stop when standard input ends, too")
     return parser
 
 
@@ -55,24 +53,10 @@ def _problems_parser() -> argparse.ArgumentParser:
         prog="python -m asearch_backends.embedded problems",
         description="Print problems with their answers, as JSON lines.",
     )
-    parser.add_argument("--n", type=_positive, default=100)
+    parser.add_argument("--n", type=positive, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--split", choices=("train", "validation", "test"), default="test")
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
-    return number
-
-
-def _port(text: str) -> int:
-    number = int(text)
-    if not 0 <= number < 2**16:
-        raise argparse.ArgumentTypeError(f"must be between 0 and 65535, got {number}")
-    return number
 
 
 def _print_problems(options: argparse.Namespace) -> int:
@@ -109,11 +93,8 @@ def _serve(options: argparse.Namespace) -> int:
     sys.setswitchinterval(0.001)
 
     async def until_stopped() -> None:
-        stop = asyncio.Event()
-        _stop_on_signals(stop)
-        if options.exit_with_parent:
-            _stop_at_end_of_input(stop)
-        await run(service, host=options.host, port=options.port, ready=_announce, stop=stop)
+        stop = stop_event(with_parent=options.exit_with_parent)
+        await run(service, host=options.host, port=options.port, ready=_ready, stop=stop)
 
     try:
         asyncio.run(until_stopped())
@@ -122,36 +103,16 @@ def _serve(options: argparse.Namespace) -> int:
     except MemoryError:
         return _fail("not enough memory: lower --max-model-len or --max-num-seqs")
     except OSError as error:
-        return _fail(f"cannot listen on {options.host}:{options.port}: {error.strerror or error}")
+        return _fail(cannot_listen(options.host, options.port, error))
     return 0
 
 
-def _announce(url: str, model: str) -> None:
-    sys.stdout.write(json.dumps({"url": url, "model": model}) + "\n")
-    sys.stdout.flush()
-
-
-def _stop_on_signals(stop: asyncio.Event) -> None:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-
-
-def _stop_at_end_of_input(stop: asyncio.Event) -> None:
-    """A parent that dies closes its end of the pipe, however it dies."""
-    loop = asyncio.get_running_loop()
-
-    def wait() -> None:
-        while os.read(0, 4096):
-            pass
-        loop.call_soon_threadsafe(stop.set)
-
-    threading.Thread(target=wait, name="parent", daemon=True).start()
+def _ready(url: str, model: str) -> None:
+    announce(url=url, model=model)
 
 
 def _fail(message: str) -> int:
-    sys.stderr.write(f"asearch embedded server: {message}\n")
-    return 1
+    return fail("asearch embedded server", message)
 
 
 if __name__ == "__main__":

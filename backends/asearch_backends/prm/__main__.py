@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
-import signal
 import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asearch.families import FAMILIES
+from asearch_backends.program import add_address, announce, cannot_listen, fail, positive, stop_event
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (CheckpointError, RuntimeError) as error:  # torch says "out of memory" and "no such device" by RuntimeError
         return _fail(str(error).strip().splitlines()[0])
     except OSError as error:
-        return _fail(f"cannot listen on {options.host}:{options.port}: {error.strerror or error}")
+        return _fail(cannot_listen(options.host, options.port, error))
     return 0
 
 
@@ -51,27 +49,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", required=True, metavar="ID|DIR", help="a Hugging Face id, or a folder")
     add("--family", choices=sorted(f.name for f in FAMILIES.values() if f.read != "outcome"), help="how it reads steps")
     add("--served-model-name", help="the name in requests; the default is the id, or the folder's name")
-    add("--host", default="127.0.0.1")
-    add("--port", type=int, default=0, help="0 (the default) takes a free one")
+    add_address(parser)
     add("--device", default="auto", help="cpu, cuda, cuda:1 ...; auto (the default) takes CUDA where there is any")
     add("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="auto: bfloat16 on CUDA")
-    add("--max-model-len", type=_positive, help="tokens of a sequence; the default is the model's own")
-    add("--max-batch-tokens", type=_positive, default=16_384, help="padded tokens of one forward pass")
-    add("--max-body-mb", type=_positive, default=16, help="size of a request")
+    add("--max-model-len", type=positive, help="tokens of a sequence; the default is the model's own")
+    add("--max-batch-tokens", type=positive, default=16_384, help="padded tokens of one forward pass")
+    add("--max-body-mb", type=positive, default=16, help="size of a request")
     add(
         "--api-key",
         default=os.environ.get("ASEARCH_PRM_API_KEY"),
         help="ask for this bearer token; also by environment",
     )
-    add("--exit-with-parent", action="store_true", help="stop when standard input ends, too")
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
-    return number
 
 
 async def _serve(options: argparse.Namespace, scorer: object) -> None:
@@ -81,16 +70,9 @@ async def _serve(options: argparse.Namespace, scorer: object) -> None:
     assert isinstance(scorer, Scorer)  # noqa: S101 - torch is imported behind main(), so the type is named here
     name = options.served_model_name or _name_of(options.model)
     server = Server(scorer, name=name, api_key=options.api_key, max_body=options.max_body_mb * 2**20)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    if options.exit_with_parent:
-        threading.Thread(target=_wait_for_end_of_input, args=(loop, stop), name="parent", daemon=True).start()
+    stop = stop_event(with_parent=options.exit_with_parent)
     async with listening(server, options.host, options.port) as url:
-        family = scorer.checkpoint.family.name
-        sys.stdout.write(json.dumps({"url": url, "model": name, "family": family}) + "\n")
-        sys.stdout.flush()
+        announce(url=url, model=name, family=scorer.checkpoint.family.name)
         await stop.wait()
 
 
@@ -100,16 +82,8 @@ def _name_of(model: str) -> str:
     return folder.resolve().name if folder.is_dir() else model
 
 
-def _wait_for_end_of_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
-    """A parent that dies closes its end of the pipe, however it dies."""
-    while os.read(0, 4096):
-        pass
-    loop.call_soon_threadsafe(stop.set)
-
-
 def _fail(message: str) -> int:
-    sys.stderr.write(f"asearch PRM server: {message}\n")
-    return 1
+    return fail("asearch PRM server", message)
 
 
 if __name__ == "__main__":
