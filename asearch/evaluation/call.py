@@ -23,7 +23,7 @@ async def evaluate(
     dataset: str | Path | Source | Iterable[Any],
     client: Any,
     prm: Any,
-    strategies: Sequence[str | Strategy],
+    strategies: Sequence[str | Strategy | tuple[str, Strategy]],
     *,
     out: str | Path,
     budgets: Sequence[int] = (1, 4, 16, 64),
@@ -50,7 +50,7 @@ async def evaluate(
         client: the policy, as for `solve`.
         prm: the verifier, as for `solve`; None where no strategy needs one. One given by its URL is opened anew for each
             strategy and seed, so that none profits from what another had scored.
-        strategies: names, or strategy values (whose n is one of the budgets, and their only one).
+        strategies: names, or strategy values (whose n is their only budget), or pairs of a label and such a value.
         out: the folder of the run.
         budgets: values of n.
         seeds: how many (counted from 0), or which.
@@ -92,10 +92,11 @@ async def _loaded(dataset: str | Path | Source | Iterable[Any]) -> Dataset:
     return await load_dataset(dataset) if isinstance(dataset, Source) else as_dataset(dataset)
 
 
-def _choice(strategy: str | Strategy) -> Choice:
+def _choice(strategy: str | Strategy | tuple[str, Strategy]) -> Choice:
     """A strategy by its name, or as it is: then with all its options, and its n as its budget."""
     if isinstance(strategy, str):
         return Choice(strategy, {})
-    if not isinstance(strategy, Strategy):
-        raise UsageError(f"expected a strategy or the name of one, not {type(strategy).__name__}")
-    return Choice(strategy.name, {}, budgets=(strategy.n,), value=strategy)
+    label, value = strategy if isinstance(strategy, tuple) and len(strategy) == 2 else (None, strategy)
+    if not isinstance(value, Strategy):
+        raise UsageError(f"expected a strategy or the name of one, not {type(value).__name__}")
+    return Choice(value.name, {}, label, (value.n,), value)

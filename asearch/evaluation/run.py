@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from asearch.workers import AnswerWorkers
 
 FORMAT = 1  # of the run folder
-FREE = ("created", "environment", "url", "source")  # of the configuration: may differ when a run goes on
+FREE = ("created", "environment", "url", "source", "revision")  # of the configuration: may differ when a run goes on
 MANY_FAILURES = 16  # in a row, and at least twice as many as run at once: nothing works any more
 
 Outcome = tuple[Task, "Record | Failure"]

@@ -111,6 +111,11 @@ async def test_strategies_as_values(tmp_path, workers):
     run = await asearch.evaluate(questions(2), *scripted(), [beam], seeds=[7], out=tmp_path / "run", workers=workers)
     assert [record.key[:3] for record in run.records()] == [("beam search", 8, 7)] * 2
     assert next(run.records()).strategy["lookahead"] == 1
+    pair = [beam, ("beam search, no look", asearch.BeamSearch(n=8, width=2))]
+    run = await asearch.evaluate(questions(1), *scripted(), pair, seeds=1, out=tmp_path / "pair", workers=workers)
+    assert {record.label for record in run.records()} == {"beam search", "beam search, no look"}
+    with pytest.raises(asearch.UsageError, match="two strategies are called 'beam search' at n=8: give one a label"):
+        await asearch.evaluate(questions(1), *scripted(), [beam, beam], out=tmp_path / "other")
     with pytest.raises(asearch.UsageError, match="not int"):
         await asearch.evaluate(questions(2), *scripted(), [5], out=tmp_path / "other")
     with pytest.raises(asearch.UsageError, match="at_once must be at least 1"):
