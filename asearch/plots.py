@@ -93,18 +93,15 @@ def draw_curves(axes: Any, curves: Mapping[str, Curve], *, first: int = 0, **cha
 
 
 def draw_baselines(axes: Any, baselines: Mapping[str, float]) -> None:
-    """Horizontal lines, named at the right-hand end beyond the last point, where no curve is."""
-    for shade, (name, height) in zip(GREYS, baselines.items(), strict=False):
-        axes.axhline(100 * height, color=shade, linewidth=1.2, linestyle=(0, (6, 3)), zorder=1)
-        axes.annotate(
-            f"{name} {100 * height:.0f} %",
-            (0.0, 100 * height),
-            xycoords=("axes fraction", "data"),
-            textcoords="offset points",
-            xytext=(4, 3),
-            ha="left",
-            fontsize=8,
+    """Horizontal lines, named in the legend: a label beside them would lie across the curves."""
+    for shade, dashes, (name, height) in zip(GREYS, ((6, 3), (2, 2), (1, 3)), baselines.items(), strict=False):
+        axes.axhline(
+            100 * height,
             color=shade,
+            linewidth=1.2,
+            linestyle=(0, dashes),
+            zorder=1,
+            label=f"{name}: {100 * height:.0f} %",
         )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from asearch.errors import AsearchError, UsageError
 from asearch.reports.compute import Parameters, parameters_of
 from asearch.reports.figures import draw_accuracy, draw_compute, draw_levels, draw_optimal
-from asearch.reports.fit import Fitted, fitted
+from asearch.reports.fit import Fitted, fitted, readable
 from asearch.reports.gather import Gathered, gather
 from asearch.reports.levels import QUINTILES, Kind, levels_of
 from asearch.reports.page import Grid, Page, Paragraph, Picture
@@ -187,7 +187,7 @@ def _optimal(
     found: dict[Kind, list[Fitted]] = {}
     for kind in OPTIMAL_KINDS:
         try:
-            found[kind] = fitted(run, kind, count=count, seed=seed)
+            found[kind] = readable(run, fitted(run, kind, count=count, seed=seed))
         except UsageError as why:
             reason = str(why)
     if not found:

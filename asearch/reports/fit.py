@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from asearch.errors import UsageError
-from asearch.plan import Choice, Plan, Row
+from asearch.plan import READING_SHARE, Choice, Plan, Row
 from asearch.reports.levels import QUINTILES, Kind, Levels, levels_of
 from asearch.strategies.planned import OWN, PLANNABLE
 
@@ -129,6 +129,14 @@ def fitted(run: Gathered, kind: Kind, *, count: int = QUINTILES, seed: int = 0) 
     return [_fitted_at(table, kind, n, len(levels.names), seed) for n in budgets]
 
 
+def readable(run: Gathered, fits: Sequence[Fitted]) -> list[Fitted]:
+    """Without those whose level a search could not have read: first samples that are the budget itself.
+
+    Such a level knows how the very samples came out that it chooses among, and looks better than anything can be.
+    """
+    return [at for at in fits if at.kind != "first" or at.n >= READING_SHARE * run.first]
+
+
 def _fitted_at(table: Table, kind: Kind, n: int, count: int, seed: int) -> Fitted:
     levels = range(1, count + 1)
     chosen = tuple(table.best(n, level) for level in levels)
@@ -198,6 +206,6 @@ def about_of(run: Gathered, results: Mapping[Kind, Sequence[Fitted]]) -> dict[st
                 "best_single_accuracy": round(at.single_accuracy, 4),
             }
             for found in results.values()
-            for at in found
+            for at in readable(run, found)
         ],
     }

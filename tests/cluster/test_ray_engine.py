@@ -9,7 +9,7 @@ import time
 
 import pytest
 from aiohttp import ClientSession, web
-from runs import lines, scripted, settled
+from eval_runs import lines, scripted, settled
 from troubles import Trouble
 
 import asearch

@@ -6,8 +6,8 @@ import json
 from importlib.metadata import version
 
 import pytest
+from eval_runs import lines, questions, scripted, settled, small_run
 from rich.console import Console
-from runs import lines, questions, scripted, settled, small_run
 
 import asearch
 from asearch.cli import main

@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from runs import lines, scripted, settled, small_run
+from eval_runs import lines, scripted, settled, small_run
 
 from asearch import ServerError, Unreachable, UsageError
 from asearch.evaluation import BadRecord, InUse, RunFailed, read_config, read_records

@@ -11,7 +11,7 @@ import sys
 import time
 
 import pytest
-from runs import lines, settled
+from eval_runs import lines, settled
 
 from asearch.embedded import embedded_problems
 from asearch.evaluation import read_records

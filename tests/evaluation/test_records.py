@@ -8,7 +8,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
-from runs import WORLD, lines, scripted, small_run
+from eval_runs import WORLD, lines, scripted, small_run
 
 from asearch import DVTS, BeamSearch, BestOfN, UsageError, solve
 from asearch.evaluation import BadRecord, Question, Record, outcomes, pass_at_k, vote

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from runs import searched
+from seeded_runs import searched
 
 from asearch.embedded import embedded_problems
 

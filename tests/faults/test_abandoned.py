@@ -8,7 +8,7 @@ from itertools import count
 
 import pytest
 from instant_server import InstantServer
-from runs import clients, nothing_runs, until
+from seeded_runs import clients, nothing_runs, until
 
 import virtual_clock
 from asearch import DVTS, AsearchError, BeamSearch, BestOfN, Budget, Majority, Rebase, Timeouts, calls, solve

@@ -2,7 +2,7 @@
 
 import pytest
 from fault_proxy import KINDS, at_random, fault_proxies
-from runs import STRATEGY, clients
+from seeded_runs import STRATEGY, clients
 
 from asearch import Budget, solve
 

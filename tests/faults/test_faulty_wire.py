@@ -3,7 +3,7 @@
 import orjson
 import pytest
 from fault_proxy import KINDS, at_random, fault_proxies
-from runs import RETRY, assert_same, searched
+from seeded_runs import RETRY, assert_same, searched
 
 from asearch import Retry, Timeouts
 

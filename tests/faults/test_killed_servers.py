@@ -1,7 +1,7 @@
 """Servers are killed in the middle of a run: it goes on, and comes to the same results."""
 
 from mortal import mortal_servers
-from runs import PATIENT, Script, assert_same, searched
+from seeded_runs import PATIENT, Script, assert_same, searched
 
 from asearch import Sampled, Scored
 

@@ -4,7 +4,7 @@ from contextlib import AsyncExitStack
 
 from fault_proxy import FaultProxy, at_random
 from mortal import mortal_servers
-from runs import PATIENT, RETRY, Script, assert_same, clients, searched, searched_by, until
+from seeded_runs import PATIENT, RETRY, Script, assert_same, clients, searched, searched_by, until
 
 from asearch import Retry, Sampled, Scored, Timeouts
 
