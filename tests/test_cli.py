@@ -157,10 +157,20 @@ def embedded_processes():
     return found
 
 
+# A shell that runs the tests in the background has Ctrl-C ignored, for its children, too.
+HEARING_CTRL_C = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import sys
+from asearch.cli import main
+sys.exit(main())
+"""
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill -9"])
 def test_stopping_the_demo_stops_its_servers(tmp_path, how):
     process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "asearch", "demo", "--n", "16", "--problems", "200"],
+        [sys.executable, "-u", "-c", HEARING_CTRL_C, "demo", "--n", "16", "--problems", "200"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

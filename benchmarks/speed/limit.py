@@ -10,6 +10,10 @@ same time, in two forms, of which the faster counts:
 - as few requests as there can be: for each problem one request for as many whole solutions as give the same number of
   tokens, without any step boundary, and the texts to be scored in lists of 1,024.
 
+Beside it stands what the search's own requests need when all are sent at once in the order in which the search sent them:
+contexts of the same mixed lengths in each batch, and as many requests. The distance from there is the schedule's; the
+distance of that from the limit is what this engine takes for mixed contexts and for requests.
+
 Both servers compute on this machine's cores, beside each other in the search and in the limit alike.
 """
 
@@ -66,6 +70,10 @@ class Work:
         """The same requests, in an order in which prefixes come before what they begin."""
         written = sorted(self.written, key=lambda body: len(body["prompt"]))
         return written, in_lists(self.scored[0], self.texts, 64)
+
+    def as_asked(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """The same requests in the order of the search."""
+        return self.written, self.scored
 
     def straight(self, length: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The same number of tokens as solutions of `length` tokens without a break."""
@@ -144,11 +152,13 @@ async def batched(written: list[dict[str, Any]], scored: list[dict[str, Any]]) -
 async def compare(strategy: asearch.Strategy, problems: Sequence[asearch.Problem], rounds: int) -> list[str]:
     """One line of the table."""
     walls: list[float] = []
+    mixed: list[float] = []
     limits: list[tuple[float, float, float]] = []
     for _ in range(rounds):
         wall, work, answered, steps = await searched(strategy, problems)
         walls.append(wall)
         length = max(1, round(work.tokens / (strategy.n * len(problems))))
+        mixed.append((await batched(*work.as_asked()))[0])
         limits.append(min(await batched(*work.again()), await batched(*work.straight(length))))
     wall = measuring.median(walls)
     limit, policy, verifier = (measuring.median([found[i] for found in limits]) for i in range(3))
@@ -162,8 +172,10 @@ async def compare(strategy: asearch.Strategy, problems: Sequence[asearch.Problem
         f"{policy:.2f}",
         f"{verifier:.2f}",
         f"{limit:.2f}",
+        f"{measuring.median(mixed):.2f}",
         f"{wall:.2f}",
         f"{wall / limit:.2f}",
+        f"{wall / measuring.median(mixed):.2f}",
     ]
 
 
@@ -189,7 +201,7 @@ async def run(arguments: argparse.Namespace) -> None:
         "limit, s",
     ]
     print(f"{len(problems)} problems; medians of {arguments.rounds} rounds.\n")
-    print(measuring.table([*head, "asearch, s", "ratio"], rows))
+    print(measuring.table([*head, "as asked, s", "asearch, s", "to the limit", "to as asked"], rows))
 
 
 def main() -> None:
