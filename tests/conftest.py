@@ -1,11 +1,16 @@
 """What all tests share: the embedded servers, started once, over real HTTP."""
 
 import asyncio
+import os
 import threading
 
 import pytest
 
 from asearch.embedded import EmbeddedServers, embedded_servers
+
+os.environ.setdefault(
+    "LITELLM_LOCAL_MODEL_COST_MAP", "True"
+)  # or LiteLLM asks the network for prices when it is imported
 
 
 @pytest.fixture(scope="session")

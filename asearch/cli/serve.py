@@ -14,6 +14,7 @@ import orjson
 
 from asearch.cli.options import add_servers, check_servers, chosen_servers, run_async
 from asearch.errors import UsageError
+from asearch.plan import read_plan
 
 if TYPE_CHECKING:
     import argparse
@@ -33,6 +34,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     front.add_argument(
         "--api-key-file", type=Path, metavar="FILE", help="one key per line; or ASEARCH_API_KEYS=key,key"
     )
+    command.add_argument("--plan", type=Path, metavar="FILE", help="of compute-optimal, made by `asearch plan`")
     limits = command.add_argument_group("limits")
     limits.add_argument("--budgets", default="4,16,64", metavar="N,N", help="values of n that are listed (4,16,64)")
     limits.add_argument("--max-n", type=int, default=256, help="largest n that may be asked for (256)")
@@ -116,6 +118,7 @@ def chosen_options(arguments: argparse.Namespace) -> ProxyOptions:
         max_waiting=arguments.max_waiting,
         max_body=arguments.max_body,
         max_seconds=arguments.max_seconds,
+        plan=None if arguments.plan is None else read_plan(arguments.plan),
     )
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from asearch.client import Client
+    from asearch.plan import Plan
     from asearch.prm import PRM
     from asearch.strategies import Strategy
 
@@ -29,10 +30,14 @@ class Catalogue:
         prm: the verifier; without one there are no strategies that need it.
         budgets: the values of n that are listed; others are there, too.
         max_n: the largest n that may be asked for.
+        plan: of `compute-optimal`; None: the one that was fitted on the embedded models.
     """
 
-    def __init__(self, client: Client, prm: PRM | None, *, budgets: Sequence[int], max_n: int) -> None:
+    def __init__(
+        self, client: Client, prm: PRM | None, *, budgets: Sequence[int], max_n: int, plan: Plan | None = None
+    ) -> None:
         self._prm, self.budgets, self.max_n = prm, tuple(budgets), max_n
+        self._own: dict[str, dict[str, Any]] = {} if plan is None else {"compute-optimal": {"plan": plan}}
         stepwise = getattr(client, "can_continue", True)
         self._kinds = {
             kind.name.replace("_", "-"): kind
@@ -60,7 +65,7 @@ class Catalogue:
         budget = {} if n is None else {"n": n}
         if n is not None and options.get("n", n) != n:
             raise ApiError(f"the model {kind}-{n} has n={n}; ask for {kind}-{options['n']}", param="asearch.n")
-        wanted = {**budget, **options}
+        wanted = {**self._own.get(kind, {}), **budget, **options}
         if wanted.get("n", 1) > self.max_n:
             raise ApiError(f"n must be at most {self.max_n} here, not {wanted['n']}", param="model")
         try:
@@ -87,7 +92,7 @@ class Catalogue:
         names = [kind]
         for n in self.budgets:
             try:
-                ready(as_strategy(kind, n=n), self._prm)
+                ready(as_strategy(kind, n=n, **self._own.get(kind, {})), self._prm)
             except UsageError:
                 continue
             if kind != "greedy":  # it has no budget

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from asearch.proxy.keys import Keys
+
+if TYPE_CHECKING:
+    from asearch.plan import Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +24,7 @@ class ProxyOptions:
         max_waiting: searches that may wait for a place.
         max_body: bytes of a request.
         max_seconds: of one request; its own timeout may be shorter.
+        plan: what `compute-optimal` follows; None: the plan that was fitted on the embedded models.
     """
 
     keys: Keys = field(default_factory=Keys)
@@ -30,3 +35,4 @@ class ProxyOptions:
     max_waiting: int = 256
     max_body: int = 2**20
     max_seconds: float = 600.0
+    plan: Plan | None = None

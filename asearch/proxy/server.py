@@ -44,7 +44,7 @@ class Proxy:
 
     def __init__(self, client: Client, prm: PRM | None, workers: AnswerWorkers, options: ProxyOptions) -> None:
         self.options = options
-        self.catalogue = Catalogue(client, prm, budgets=options.budgets, max_n=options.max_n)
+        self.catalogue = Catalogue(client, prm, budgets=options.budgets, max_n=options.max_n, plan=options.plan)
         self.admission = Admission(options.max_concurrent, options.max_waiting)
         self.metrics = Metrics(self.admission)
         self.searches = Searches(client, prm, workers, self.metrics)

@@ -14,6 +14,7 @@ import pytest
 from proxies import events
 
 from asearch.cli import main
+from asearch.plan import read_plan
 
 KEY = "sk-serve"
 
@@ -103,6 +104,21 @@ async def test_keys_of_the_environment(servers):
         assert await process.wait() == 0
 
 
+async def test_the_operator_chooses_the_plan(servers, tmp_path):
+    plan = read_plan().to_json()
+    plan["about"] = {"models": {"policy": "mine"}}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    options = ("--policy", servers.policy, "--prm", servers.prm, "--plan", str(tmp_path / "plan.json"), "--json")
+    question = [{"role": "user", "content": "What is $7 - (12 - 5)$?"}]
+    body = {"model": "compute-optimal-4", "messages": question, "asearch": {"details": True}}
+    async with serving(*options) as (process, line), aiohttp.ClientSession() as session:
+        async with session.post(f"{json.loads(line)['url']}/v1/chat/completions", json=body) as reply:
+            details = (await reply.json())["choices"][0]["asearch"]
+        process.terminate()
+        await process.wait()
+    assert details["strategy"]["plan"]["about"] == {"models": {"policy": "mine"}}
+
+
 def refused(*options):
     done = subprocess.run(
         [sys.executable, "-m", "asearch", "serve", *options], capture_output=True, text=True, timeout=120, check=False
@@ -134,6 +150,7 @@ def test_a_policy_that_is_not_there_is_named_at_once():
     ("options", "says"),
     [
         ((), "no policy"),
+        (("--embedded", "--plan", "missing.json"), "cannot read the plan missing.json"),
         (("--embedded", "--policy", "http://x"), "brings its own servers"),
         (("--embedded", "--port", "70000"), "--port must be between 0 and 65535"),
         (("--embedded", "--max-concurrent", "0"), "--max-concurrent must be at least 1"),
