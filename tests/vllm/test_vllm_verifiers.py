@@ -53,7 +53,7 @@ async def test_an_older_vllm_by_its_likeliest_tokens(verifier):
     exact = await scores(CausalPRM(verifier), Problem(PROBLEM))
     older = CausalPRM(verifier)
     await older.connect()
-    older._route = LikeliestTokens(older.endpoint, older.model, older.family, older.verdicts)
+    older._route = LikeliestTokens(older.endpoint, older.model, older.family, older.verdicts, older._tokens_of)
     got = await scores(older, Problem(PROBLEM))
     assert sum(a == pytest.approx(b, abs=TOLERANCE) for a, b in zip(got, exact, strict=True)) == 4 - older.bounded
     assert all(abs(a - 0.5) <= abs(b - 0.5) + TOLERANCE for a, b in zip(got, exact, strict=True))
