@@ -237,7 +237,7 @@ def read_rows(file: Path) -> list[Row]:
         return [dict(row) for row in csv.DictReader(io.StringIO(text, newline=""))]
     if file.suffix == ".json":
         return _json(text, file)
-    return [_object(line, f"{file}, line {i}") for i, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    return [json_object(line, f"{file}, line {i}") for i, line in enumerate(text.split("\n"), start=1) if line.strip()]
 
 
 def _json(text: str, file: Path) -> list[Row]:
@@ -250,7 +250,12 @@ def _json(text: str, file: Path) -> list[Row]:
     return rows
 
 
-def _object(line: str, where: str) -> Row:
+def json_object(line: str | bytes, where: str) -> Row:
+    """A line of a JSONL file; `where` names it.
+
+    Raises:
+        UsageError: it is no JSON object.
+    """
     try:
         row = orjson.loads(line)
     except orjson.JSONDecodeError as failure:

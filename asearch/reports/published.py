@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from asearch.answers import extract
 from asearch.errors import UsageError
+from asearch.evaluation.datasets import json_object
 from asearch.scoring import Reduction, reduce_scores
 from asearch.workers import AnswerWorkers
 
@@ -86,19 +85,9 @@ def rows_of(file: Path) -> Iterator[dict[str, Any]]:
         with file.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    yield _row(line, f"{file}, line {number}")
+                    yield json_object(line, f"{file}, line {number}")
     except OSError as failure:
         raise UsageError(f"cannot read {file}: {failure.strerror or failure}") from None
-
-
-def _row(line: bytes, where: str) -> dict[str, Any]:
-    try:
-        row = orjson.loads(line)
-    except orjson.JSONDecodeError as failure:
-        raise UsageError(f"{where} is no JSON: {failure}") from None
-    if not isinstance(row, dict):
-        raise UsageError(f"{where} is no JSON object")
-    return row
 
 
 def _parquet(file: Path) -> Iterator[dict[str, Any]]:
