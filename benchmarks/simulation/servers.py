@@ -48,6 +48,27 @@ class Ideal:
         self._seen.update(name for name, _ in kept)
 
 
+async def generated(engine: Engine, ideal: Ideal, block: int, tasks: list[Task]) -> None:
+    """Let an engine generate the sequences of a request, and note their work; a request that is cancelled is aborted."""
+    left, done = len(tasks), asyncio.get_running_loop().create_future()
+
+    def one_ended() -> None:
+        nonlocal left
+        left -= 1
+        if not left and not done.done():
+            done.set_result(None)
+
+    for task in tasks:
+        task.ended = one_ended
+        ideal.note(task.pieces, task.new, task.kept, block)
+    engine.submit(tasks)
+    try:
+        await done
+    except asyncio.CancelledError:
+        engine.abort(tasks)
+        raise
+
+
 class SimulatedServer:
     """What the policy's and the PRM's server have in common.
 
@@ -98,23 +119,7 @@ class SimulatedServer:
 
     async def run(self, tasks: list[Task]) -> None:
         """Let the engine generate these sequences; a request that is cancelled is aborted."""
-        left, done = len(tasks), asyncio.get_running_loop().create_future()
-
-        def one_ended() -> None:
-            nonlocal left
-            left -= 1
-            if not left and not done.done():
-                done.set_result(None)
-
-        for task in tasks:
-            task.ended = one_ended
-            self.ideal.note(task.pieces, task.new, task.kept, self.machine.block)
-        self.engine.submit(tasks)
-        try:
-            await done
-        except asyncio.CancelledError:
-            self.engine.abort(tasks)
-            raise
+        await generated(self.engine, self.ideal, self.machine.block, tasks)
 
 
 class PolicyServer(SimulatedServer):
@@ -156,7 +161,7 @@ class PolicyServer(SimulatedServer):
     @staticmethod
     def _task(pieces: list[Piece], said: list[world.Said]) -> Task:
         new = sum(step.tokens for step in said)
-        return Task(pieces, new, _nobody, [(said[-1].name, pieces[-1][1] + new)])
+        return Task(pieces, new, nobody, [(said[-1].name, pieces[-1][1] + new)])
 
     @staticmethod
     def _choice(index: int, said: list[world.Said]) -> Json:
@@ -180,7 +185,7 @@ class PRMServer(SimulatedServer):
 
     async def complete(self, body: Json) -> Json:
         prompts = [world.read_text(text, HEAD_TOKENS, TURN_TOKENS) for text in body["prompt"]]
-        await self.run([Task(pieces, 1, _nobody) for pieces in prompts])
+        await self.run([Task(pieces, 1, nobody) for pieces in prompts])
         choices = [self._choice(i, world.score(pieces[-1][0])) for i, pieces in enumerate(prompts)]
         return {"choices": choices, "usage": {"prompt_tokens": sum(pieces[-1][1] for pieces in prompts)}}
 
@@ -190,5 +195,5 @@ class PRMServer(SimulatedServer):
         return {"index": index, "text": "+", "finish_reason": "length", "logprobs": {"top_logprobs": [top]}}
 
 
-def _nobody() -> None:
+def nobody() -> None:
     """Nobody waits yet."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from simulation.engine import Engine, Task
-from simulation.servers import Ideal
+from simulation.servers import Ideal, generated, nobody
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -102,14 +102,6 @@ class Replayed:
     async def _run(self, asked: Sequence[tuple[Any, Json]]) -> int:
         tasks: list[Task] = []
         read = 0
-        left, done = len(asked), asyncio.get_running_loop().create_future()
-
-        def one_ended() -> None:
-            nonlocal left
-            left -= 1
-            if not left and not done.done():
-                done.set_result(None)
-
         for prompt, choice in asked:
             ids = list(self._tokens(prompt) if isinstance(prompt, str) else prompt)
             # of what is generated the last token's keys and values are not there, and only whole blocks are found again
@@ -117,15 +109,9 @@ class Replayed:
             grown = ids + (choice.get("token_ids") or [])[:-1]
             pieces = blocks(ids, self.machine.block)
             kept = blocks(grown, self.machine.block) if new > 1 else ()
-            self.ideal.note(pieces, new, kept, self.machine.block)
-            tasks.append(Task(pieces, new, one_ended, kept, first=not tasks))
+            tasks.append(Task(pieces, new, nobody, kept, first=not tasks))
             read += len(ids)
-        self.engine.submit(tasks)
-        try:
-            await done
-        except asyncio.CancelledError:
-            self.engine.abort(tasks)
-            raise
+        await generated(self.engine, self.ideal, self.machine.block, tasks)
         return read
 
 
