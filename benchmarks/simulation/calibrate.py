@@ -65,10 +65,17 @@ async def measured_machine(name: str, endpoint: Endpoint, model: str, extra: dic
 
 
 class Probe:
-    """Requests whose time is known to be that of the server."""
+    """Requests whose time is known to be that of the server.
 
-    def __init__(self, endpoint: Endpoint, model: str, extra: dict[str, Any]) -> None:
-        self._endpoint = endpoint
+    Args:
+        endpoint: of the server.
+        model: the served name.
+        extra: further fields of the requests.
+        seed: of sampled tokens; without one vLLM draws for all sequences at once.
+    """
+
+    def __init__(self, endpoint: Endpoint, model: str, extra: dict[str, Any], *, seed: int | None = 1) -> None:
+        self._endpoint, self._seed = endpoint, seed
         self._body = {"model": model, "temperature": 0.0, "add_special_tokens": False, **extra}
         self._random = random.Random(0)
 
@@ -92,7 +99,7 @@ class Probe:
 
     async def decoding(self, count: int, length: int) -> float:
         """Seconds per iteration in which `count` sequences grow by a token, and are watched for the end of a step."""
-        watched = {"ignore_eos": True, "temperature": 0.8, "seed": 1, "stop": ["\n\n"]}
+        watched = {"ignore_eos": True, "temperature": 0.8, "seed": self._seed, "stop": ["\n\n"]}
         plain = {name: None for name in self._body if "logprob" in name}
         times: dict[int, float] = {}
         for tokens in (1, 1 + GENERATED):
