@@ -13,13 +13,15 @@ import math
 import sys
 import time
 import warnings
-from importlib.metadata import version
 from typing import Any
 
 import aiohttp
+from counters import STEPS, WRITTEN, Counts
 from its_hub import OpenAICompatibleLanguageModel, StepGeneration
 from its_hub.api import AbstractProcessRewardModel
 from its_hub.core.algorithms.beam_search import BeamSearch
+
+LIKELIEST = 20  # what vLLM allows by default (--max-logprobs)
 
 
 class Policy(OpenAICompatibleLanguageModel):
@@ -43,6 +45,8 @@ class Verifier(AbstractProcessRewardModel):
     def __init__(self, task: dict[str, Any], session: aiohttp.ClientSession) -> None:
         self.task, self.session = task, session
         self.requests = self.scored = self.tokens = 0
+        good, bad = task["verdicts"]
+        self.wanted: dict[str, Any] = {"logprobs": 0, "logprob_token_ids": [good, bad]}
 
     def score(self, prompt_or_messages: Any, steps: list[str]) -> list[float]:
         return asyncio.run(self.ascore(prompt_or_messages, steps))
@@ -56,9 +60,8 @@ class Verifier(AbstractProcessRewardModel):
             "max_tokens": 1,
             "temperature": 0.0,
             "add_special_tokens": False,
-            "logprobs": 0,
-            "logprob_token_ids": [good, bad],
             "return_tokens_as_token_ids": True,
+            **self.wanted,
         }
         async with self.session.post(self.task["prm"] + "/v1/completions", json=body) as response:
             response.raise_for_status()
@@ -67,7 +70,17 @@ class Verifier(AbstractProcessRewardModel):
         self.scored += len(steps)
         self.tokens += reply["usage"]["prompt_tokens"]
         tops = [choice["logprobs"]["top_logprobs"][0] for choice in reply["choices"]]
-        return [1 / (1 + math.exp(top[f"token_id:{bad}"] - top[f"token_id:{good}"])) for top in tops]
+        pairs = [[top.get(f"token_id:{token}") for token in (good, bad)] for top in tops]
+        if "logprob_token_ids" in self.wanted and any(None in pair for pair in pairs):
+            # an older vLLM (0.25.1), which passes over what it does not know: the likeliest tokens, as asearch asks there
+            self.wanted = {"logprobs": LIKELIEST}
+            return await self.ascore(prompt_or_messages, steps)
+        return [score(*pair, least=min(top.values())) for pair, top in zip(pairs, tops, strict=True)]
+
+
+def score(good: float | None, bad: float | None, least: float) -> float:
+    """Of both log-probabilities; one that is not among the likeliest is at most the least of these."""
+    return 1 / (1 + math.exp((least if bad is None else bad) - (least if good is None else good)))
 
 
 async def main(task: dict[str, Any]) -> None:
@@ -90,15 +103,19 @@ async def main(task: dict[str, Any]) -> None:
         search = BeamSearch(steps, verifier, beam_width=task["width"])
         await search.ainfer(policy, "What is $1 + 2$?", budget=task["width"])  # what is loaded on first use is loaded
         policy.requests = verifier.requests = verifier.scored = verifier.tokens = 0
+        counts = Counts(task["policy"], WRITTEN, STEPS)
+        await counts.begin()
         wall, cpu = time.perf_counter(), time.process_time()
         answers = await asyncio.gather(
             *(search.ainfer(policy, problem, budget=task["n"]) for problem in task["problems"])
         )
         found = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+        tokens, engine_steps = await counts.read()
     await policy.close()
     found |= {
-        "version": version("its_hub"),
         "answers": [answer["content"] for answer in answers],
+        "policy_tokens": tokens,
+        "steps": engine_steps,
         "policy_requests": policy.requests,
         "prm_requests": verifier.requests,
         "scored": verifier.scored,

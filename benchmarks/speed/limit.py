@@ -1,9 +1,10 @@
 """An evaluation against the limit: the same tokens written, and the same texts scored, in saturating batches.
 
     python benchmarks/speed/limit.py
+    python benchmarks/speed/limit.py --servers http://policy:8000 http://prm:8000   # vLLM, see servers.py
 
 A search is run over 64 problems, and every request that reaches the servers is kept. The limit is then what fresh servers
-of the same kind need for that work when nothing depends on anything: both servers get all of theirs at once, at the
+of the same kind (or the same, with empty caches) need for that work when nothing depends on anything: both servers get all of theirs at once, at the
 same time, in two forms, of which the faster counts:
 
 - the same requests again, shortest prompts first (the same tokens; prefixes are cached as they come);
@@ -14,7 +15,8 @@ Beside it stands what the search's own requests need when all are sent at once i
 contexts of the same mixed lengths in each batch, and as many requests. The distance from there is the schedule's; the
 distance of that from the limit is what this engine takes for mixed contexts and for requests.
 
-Both servers compute on this machine's cores, beside each other in the search and in the limit alike.
+Both servers compute beside each other in the search and in the limit alike: embedded ones on this machine's cores, vLLM's
+on whatever they were given, which may be one GPU for both.
 """
 
 from __future__ import annotations
@@ -27,12 +29,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import measuring
+import servers
+from counters import STEPS, Counts
 
 import asearch
-from asearch.embedded import embedded_servers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+
+    from servers import Fresh, Kept
 
 COMPLETIONS = "/v1/completions"
 LIST = 1024  # prompts in one request, at most
@@ -63,6 +68,11 @@ class Work:
             self.scored.append(dict(body))
 
     @property
+    def seeded(self) -> bool:
+        """Whether the policy was sent seeds."""
+        return any("seed" in body for body in self.written)
+
+    @property
     def texts(self) -> list[str]:
         return sorted((text for body in self.scored for text in body["prompt"]), key=len)
 
@@ -87,7 +97,7 @@ class Work:
             "temperature": 0.8,
         }
         bodies = [
-            {**common, "prompt": roots[i], "n": n, "max_tokens": length, "min_tokens": length, "seed": i}
+            {**common, "prompt": roots[i], "n": n, "max_tokens": length, **({"seed": i} if self.seeded else {})}
             for i, n in counts.items()
             if n
         ]
@@ -108,34 +118,57 @@ def beginnings(prompts: Sequence[list[int]]) -> list[list[int]]:
 
 
 @asynccontextmanager
-async def opened() -> AsyncIterator[tuple[asearch.OpenAIClient, asearch.CausalPRM]]:
-    """Fresh servers, with everything loaded that is loaded on first use."""
+async def opened(on: Fresh | Kept, *, seeds: bool) -> AsyncIterator[tuple[asearch.OpenAIClient, asearch.CausalPRM]]:
+    """Servers with empty caches, with everything loaded that is loaded on first use."""
     async with AsyncExitStack() as stack:
-        servers = await stack.enter_async_context(embedded_servers())
-        client, prm = asearch.OpenAIClient(servers.policy), asearch.CausalPRM(servers.prm)
+        pair = await stack.enter_async_context(on.pair())
+        client, prm = servers.policy_client(pair.policy, seeds=seeds), asearch.CausalPRM(pair.prm)
         stack.push_async_callback(client.aclose)
         stack.push_async_callback(prm.aclose)
         await asearch.solve(asearch.DVTS(n=64), client, prm, "What is $1 + 2$?")
         yield client, prm
 
 
-async def searched(strategy: asearch.Strategy, problems: Sequence[asearch.Problem]) -> tuple[float, Work, int, int]:
-    """Seconds for all problems, with the library's defaults; what was asked; answers; steps of the policy's engine."""
-    async with opened() as (client, prm):
+@dataclass
+class Run:
+    """A search.
+
+    Args:
+        wall: seconds for all problems, with the library's defaults.
+        work: what was asked.
+        answered: problems that have an answer.
+        steps: of the policy's engine, and of the PRM's.
+    """
+
+    wall: float
+    work: Work
+    answered: int
+    steps: tuple[int, int]
+
+
+async def searched(
+    on: Fresh | Kept, strategy: asearch.Strategy, problems: Sequence[asearch.Problem], *, seeds: bool
+) -> Run:
+    """Search all problems, and note what is asked."""
+    async with opened(on, seeds=seeds) as (client, prm):
         work = Work()
         client.endpoint.stats.on_exchange.append(work.note_policy)
         prm.endpoint.stats.on_exchange.append(work.note_prm)
-        before = await measuring.counted(client.endpoint.url, "engine_steps_total")
+        counts = [Counts(endpoint.url, STEPS) for endpoint in (client.endpoint, prm.endpoint)]
+        for each in counts:
+            await each.begin()
         watch = measuring.Stopwatch()
         results = [result async for result in asearch.solve_all(strategy, client, prm, problems)]
         wall = watch.read().wall
-        steps = await measuring.counted(client.endpoint.url, "engine_steps_total") - before
-        return wall, work, sum(result.answer is not None for result in results), steps
+        (written,), (scored,) = [await each.read() for each in counts]
+        return Run(wall, work, sum(result.answer is not None for result in results), (written, scored))
 
 
-async def batched(written: list[dict[str, Any]], scored: list[dict[str, Any]]) -> tuple[float, float, float]:
-    """Seconds for all of it at once, and when each server was done."""
-    async with opened() as (client, prm):
+async def batched(
+    on: Fresh | Kept, written: list[dict[str, Any]], scored: list[dict[str, Any]]
+) -> tuple[float, float, float]:
+    """Seconds for all of it at once, and when each server was done. The requests have seeds if those of the search had."""
+    async with opened(on, seeds=True) as (client, prm):
         for endpoint in (client.endpoint, prm.endpoint):
             endpoint.limiter.limit = 10**6
         loop = asyncio.get_running_loop()
@@ -149,59 +182,80 @@ async def batched(written: list[dict[str, Any]], scored: list[dict[str, Any]]) -
         return max(policy, verifier), policy, verifier
 
 
-async def compare(strategy: asearch.Strategy, problems: Sequence[asearch.Problem], rounds: int) -> list[str]:
+async def compare(
+    on: Fresh | Kept, strategy: asearch.Strategy, problems: Sequence[asearch.Problem], rounds: int, *, seeds: bool
+) -> list[str]:
     """One line of the table."""
-    walls: list[float] = []
+    runs: list[Run] = []
     mixed: list[float] = []
-    limits: list[tuple[float, float, float]] = []
+    limits: list[tuple[float, float, float, str]] = []
     for _ in range(rounds):
-        wall, work, answered, steps = await searched(strategy, problems)
-        walls.append(wall)
-        length = max(1, round(work.tokens / (strategy.n * len(problems))))
-        mixed.append((await batched(*work.as_asked()))[0])
-        limits.append(min(await batched(*work.again()), await batched(*work.straight(length))))
-    wall = measuring.median(walls)
+        run = await searched(on, strategy, problems, seeds=seeds)
+        runs.append(run)
+        length = max(1, round(run.work.tokens / (strategy.n * len(problems))))
+        mixed.append((await batched(on, *run.work.as_asked()))[0])
+        forms = {"again": run.work.again(), "straight": run.work.straight(length)}
+        limits.append(min([(*await batched(on, *bodies), name) for name, bodies in forms.items()]))
+    wall = measuring.median([run.wall for run in runs])
     limit, policy, verifier = (measuring.median([found[i] for found in limits]) for i in range(3))
+    tokens = measuring.median([run.work.tokens for run in runs])
+    steps, prm_steps = (measuring.median([run.steps[i] for run in runs]) for i in range(2))
     return [
         strategy.name,
         str(strategy.n),
-        f"{answered} of {len(problems)}",
-        f"{work.tokens:,}",
-        f"{len(work.texts):,}",
-        f"{work.tokens / steps:.0f}",
+        f"{runs[-1].answered} of {len(problems)}",
+        "yes" if runs[-1].work.seeded else "no",
+        f"{tokens:,.0f}",
+        f"{measuring.median([len(run.work.texts) for run in runs]):,.0f}",
+        f"{steps:,.0f}",
+        f"{tokens / steps:.0f}",
+        f"{prm_steps:,.0f}",
         f"{policy:.2f}",
         f"{verifier:.2f}",
-        f"{limit:.2f}",
+        f"{limit:.2f} ({', '.join(sorted({found[3] for found in limits}))})",
         f"{measuring.median(mixed):.2f}",
         f"{wall:.2f}",
+        f"{tokens / wall:,.0f}",
         f"{wall / limit:.2f}",
         f"{wall / measuring.median(mixed):.2f}",
     ]
 
 
+HEAD = (
+    "strategy",
+    "n",
+    "answered",
+    "seeds",
+    "policy tokens",
+    "texts scored",
+    "engine steps",
+    "tokens per engine step",
+    "PRM engine steps",
+    "policy done, s",
+    "PRM done, s",
+    "limit, s (form)",
+    "as asked, s",
+    "asearch, s",
+    "policy tokens/s",
+    "to the limit",
+    "to as asked",
+)
+
+
 async def run(arguments: argparse.Namespace) -> None:
-    print(measuring.heading("Against the limit", "aiohttp"))
     problems = await measuring.problems(arguments.problems)
-    rows = [
-        await compare(
-            STRATEGIES[name](n=n, **({"early_stop": False} if name == "best_of_n" else {})), problems, arguments.rounds
-        )
+    strategies = [
+        STRATEGIES[name](n=n, **({"early_stop": False} if name == "best_of_n" else {}))
         for name in arguments.only
         for n in arguments.n
     ]
-    head = [
-        "strategy",
-        "n",
-        "answered",
-        "policy tokens",
-        "texts scored",
-        "tokens per engine step",
-        "policy done, s",
-        "PRM done, s",
-        "limit, s",
-    ]
-    print(f"{len(problems)} problems; medians of {arguments.rounds} rounds.\n")
-    print(measuring.table([*head, "as asked, s", "asearch, s", "to the limit", "to as asked"], rows))
+    async with servers.chosen(arguments) as on:
+        print(measuring.heading("Against the limit", "aiohttp", servers=on.name))
+        seeds = servers.seeded(arguments, on)
+        print(f"{len(problems)} problems; medians of {arguments.rounds} rounds.\n")
+        await measuring.show(
+            HEAD, (await compare(on, strategy, problems, arguments.rounds, seeds=seeds) for strategy in strategies)
+        )
 
 
 def main() -> None:
@@ -210,6 +264,8 @@ def main() -> None:
     parser.add_argument("--n", type=int, nargs="+", default=[16])
     parser.add_argument("--only", nargs="+", choices=STRATEGIES, default=list(STRATEGIES))
     parser.add_argument("--rounds", type=int, default=3)
+    servers.add_arguments(parser)
+    servers.add_seeds_argument(parser)
     asyncio.run(run(parser.parse_args()))
 
 

@@ -1,6 +1,7 @@
 """Our schedule against the lockstep of the reference (huggingface/search-and-learn), over the same clients and servers.
 
     python benchmarks/speed/lockstep.py
+    python benchmarks/speed/lockstep.py --servers http://policy:8000 http://prm:8000   # vLLM, see servers.py
 
 Seconds are those of the embedded servers, whose engine computes: a step takes longer the more sequences are in it, so
 that a batch of 64 is not much slower one way or the other. On a GPU a step costs the same for 4 sequences as for 128;
@@ -10,7 +11,9 @@ The reference's schedule: all beams advance together; the PRM runs when the whol
 the whole level is scored; the PRM reads every solution from its first step at every level, each beam for itself; beam
 search takes one problem at a time (its `search_batch_size` must be 1), DVTS a batch of 25.
 
-Both sides run the same strategy values with the same seeds, hence the same trees: the schedule is put between strategy
+Both sides run the same strategy values with the same seeds, hence the same trees (of embedded servers that is checked; on
+a GPU what a sequence says depends on its neighbours in the last bits, so there the equal trees are counted, and tokens and
+scores of both sides stand in the table): the schedule is put between strategy
 and clients, as two wrappers that hold requests back, and a PRM that remembers nothing. Nothing else of the reference is
 reproduced: it also runs beam search for 40 levels whatever has ended, and looks a step ahead by default, which would be
 more tokens, not another schedule.
@@ -26,13 +29,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import measuring
+import servers
+from counters import STEPS, Counts
 
 import asearch
-from asearch.embedded import embedded_servers
 from asearch.usage import ledger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
+
+    from servers import Fresh, Kept
 
 DVTS_BATCH = 25  # search_batch_size of the reference
 
@@ -132,33 +138,46 @@ def unscored(path: asearch.Path) -> asearch.Path:
 
 @dataclass
 class Side:
-    """What one side took: seconds from the first request to the last vote, and steps of the policy's engine."""
+    """What one side took: seconds from the first request to the last vote, and steps of both engines."""
 
     seconds: float
     steps: int
+    prm_steps: int
     results: list[asearch.Result]
 
+    @property
+    def tokens(self) -> int:
+        return sum(result.usage.policy_tokens for result in self.results)
 
-async def ours(strategy: asearch.Strategy, problems: Sequence[asearch.Problem]) -> Side:
-    """As the library does it, on servers of its own, so that no cache is warm for either side."""
-    async with opened() as (client, prm, _):
-        return await timed(strategy, client, prm, client, [problems])
+    @property
+    def scored(self) -> int:
+        return sum(result.usage.scored for result in self.results)
 
 
-async def lockstep(strategy: asearch.Strategy, problems: Sequence[asearch.Problem], batch: int) -> Side:
+async def ours(on: Fresh | Kept, strategy: asearch.Strategy, problems: Sequence[asearch.Problem]) -> Side:
+    """As the library does it, on servers with empty caches, as the other side has them."""
+    async with opened(on) as (client, prm, _):
+        return await timed(strategy, client, prm, (client, prm), [problems])
+
+
+async def lockstep(
+    on: Fresh | Kept, strategy: asearch.Strategy, problems: Sequence[asearch.Problem], batch: int
+) -> Side:
     """As the reference does it."""
-    async with opened() as (client, _, forgetful):
+    async with opened(on) as (client, _, forgetful):
         turns = Turns()
         batches = [problems[first : first + batch] for first in range(0, len(problems), batch)]
         policy, prm = LockstepPolicy(client, turns), LockstepPRM(forgetful, turns)
-        return await timed(strategy, policy, prm, client, batches)
+        return await timed(strategy, policy, prm, (client, forgetful), batches)
 
 
 async def timed(
-    strategy: asearch.Strategy, policy: Any, prm: Any, client: asearch.OpenAIClient, batches: Iterable[Any]
+    strategy: asearch.Strategy, policy: Any, prm: Any, clients: tuple[Any, Any], batches: Iterable[Any]
 ) -> Side:
     """One batch of problems after another, each all at once."""
-    before = await measuring.counted(client.endpoint.url, "engine_steps_total")
+    counts = [Counts(client.endpoint.url, STEPS) for client in clients]
+    for each in counts:
+        await each.begin()
     watch = measuring.Stopwatch()
     results = [
         result
@@ -166,17 +185,18 @@ async def timed(
         async for result in asearch.solve_all(strategy, policy, prm, batch, at_once=len(batch))
     ]
     seconds = watch.read().wall
-    return Side(seconds, await measuring.counted(client.endpoint.url, "engine_steps_total") - before, results)
+    (steps,), (prm_steps,) = [await each.read() for each in counts]
+    return Side(seconds, steps, prm_steps, results)
 
 
 @asynccontextmanager
-async def opened() -> AsyncIterator[tuple[asearch.OpenAIClient, asearch.CausalPRM, ForgetfulPRM]]:
+async def opened(on: Fresh | Kept) -> AsyncIterator[tuple[asearch.OpenAIClient, asearch.CausalPRM, ForgetfulPRM]]:
     async with AsyncExitStack() as stack:
-        servers = await stack.enter_async_context(embedded_servers())
+        pair = await stack.enter_async_context(on.pair())
         client, prm, forgetful = (
-            asearch.OpenAIClient(servers.policy),
-            asearch.CausalPRM(servers.prm),
-            ForgetfulPRM(servers.prm),
+            asearch.OpenAIClient(pair.policy),
+            asearch.CausalPRM(pair.prm),
+            ForgetfulPRM(pair.prm),
         )
         for each in (client, prm, forgetful):
             stack.push_async_callback(each.aclose)
@@ -185,54 +205,97 @@ async def opened() -> AsyncIterator[tuple[asearch.OpenAIClient, asearch.CausalPR
         yield client, prm, forgetful
 
 
-def check_same(some: Sequence[asearch.Result], others: Sequence[asearch.Result]) -> None:
-    """The two sides must have explored the same trees: then nothing but the schedule differed."""
-    for one, other in zip(some, others, strict=True):
-        mine = [(node.path.id, node.path.text) for node in one.tree.nodes]
-        assert mine == [(node.path.id, node.path.text) for node in other.tree.nodes], one.problem.text
-        assert one.answer == other.answer
+def equal_trees(some: Sequence[asearch.Result], others: Sequence[asearch.Result]) -> int:
+    """Problems for which both sides explored the same tree: there nothing but the schedule differed."""
+    return sum(explored(one) == explored(other) for one, other in zip(some, others, strict=True))
+
+
+def explored(result: asearch.Result) -> tuple[str | None, list[tuple[Any, str]]]:
+    """The answer, and all steps with their places."""
+    return result.answer, [(node.path.id, node.path.text) for node in result.tree.nodes]
 
 
 async def compare(
-    strategy: asearch.Strategy, problems: Sequence[asearch.Problem], batch: int, rounds: int
+    on: Fresh | Kept, strategy: asearch.Strategy, problems: Sequence[asearch.Problem], batch: int, rounds: int
 ) -> list[str]:
     """One line of the table."""
-    sides: dict[str, list[Side]] = {"ours": [], "lockstep": []}
+    mine: list[Side] = []
+    theirs: list[Side] = []
+    equal = []
     for _ in range(rounds):
-        sides["ours"].append(await ours(strategy, problems))
-        sides["lockstep"].append(await lockstep(strategy, problems, batch))
-        check_same(sides["ours"][-1].results, sides["lockstep"][-1].results)
-    us, them = (measuring.median([side.seconds for side in sides[name]]) for name in ("ours", "lockstep"))
-    few, many = (measuring.median([side.steps for side in sides[name]]) for name in ("ours", "lockstep"))
-    scored = [sum(result.usage.scored for result in sides[name][-1].results) for name in ("lockstep", "ours")]
-    tokens = sum(result.usage.policy_tokens for result in sides["ours"][-1].results)
+        mine.append(await ours(on, strategy, problems))
+        theirs.append(await lockstep(on, strategy, problems, batch))
+        equal.append(equal_trees(mine[-1].results, theirs[-1].results))
+        assert equal[-1] == len(problems) or not on.exact, "the embedded servers write the same for the same seeds"
+
+    def middles(name: str) -> tuple[float, float]:
+        """Of the lockstep, and of ours."""
+        them, us = (measuring.median([getattr(side, name) for side in sides]) for sides in (theirs, mine))
+        return them, us
+
+    seconds, steps, tokens = middles("seconds"), middles("steps"), middles("tokens")
+    speed = tuple(count / took for count, took in zip(tokens, seconds, strict=True))
+    per_step = tuple(count / took for count, took in zip(tokens, steps, strict=True))
     return [
         strategy.name,
         str(strategy.n),
         str(min(batch, len(problems))),
-        f"{tokens:,}",
-        *(f"{count:,}" for count in scored),
-        f"{them:.2f}",
-        f"{us:.2f}",
-        f"{them / us:.1f}",
-        f"{many:,.0f}",
-        f"{few:,.0f}",
-        f"{many / few:.1f}",
+        f"{min(equal)} of {len(problems)}",
+        *both(tokens, ",.0f"),
+        *both(middles("scored"), ",.0f"),
+        *both(seconds, ".2f"),
+        f"{seconds[0] / seconds[1]:.1f}",
+        *both(speed, ",.0f"),
+        f"{speed[1] / speed[0]:.1f}",
+        *both(steps, ",.0f"),
+        f"{steps[0] / steps[1]:.1f}",
+        *both(per_step, ".0f"),
+        *both(middles("prm_steps"), ",.0f"),
     ]
 
 
+def both(pair: Sequence[float], form: str) -> list[str]:
+    return [format(value, form) for value in pair]
+
+
+HEAD = (
+    "strategy",
+    "n",
+    "problems in lockstep",
+    "equal trees",
+    "policy tokens, lockstep",
+    "policy tokens, asearch",
+    "scores, lockstep",
+    "scores, asearch",
+    "lockstep, s",
+    "asearch, s",
+    "ratio",
+    "tokens/s, lockstep",
+    "tokens/s, asearch",
+    "ratio of tokens/s",
+    "engine steps, lockstep",
+    "engine steps, asearch",
+    "ratio of steps",
+    "tokens per step, lockstep",
+    "tokens per step, asearch",
+    "PRM steps, lockstep",
+    "PRM steps, asearch",
+)
+
+
 async def run(arguments: argparse.Namespace) -> None:
-    print(measuring.heading("Against the lockstep schedule", "aiohttp"))
     problems = await measuring.problems(arguments.problems)
     kinds = {"beam": (asearch.BeamSearch, 1), "dvts": (asearch.DVTS, DVTS_BATCH)}
-    rows = []
-    for kind in arguments.only:
-        make, batch = kinds[kind]
-        rows += [await compare(make(n=n), problems, batch, arguments.rounds) for n in arguments.n]
-    head = ["strategy", "n", "problems in lockstep", "policy tokens (both)", "scores, lockstep", "scores, asearch"]
-    print(f"{len(problems)} problems, all at once in asearch; seconds are medians of {arguments.rounds} rounds.\n")
-    head += ["lockstep, s", "asearch, s", "ratio", "engine steps, lockstep", "engine steps, asearch"]
-    print(measuring.table([*head, "ratio of steps"], rows))
+    async with servers.chosen(arguments) as on:
+        print(measuring.heading("Against the lockstep schedule", "aiohttp", servers=on.name))
+        print(
+            f"{len(problems)} problems, all at once in asearch; medians of {arguments.rounds} rounds, equal trees of the"
+            " worst; all requests have seeds.\n"
+        )
+        strategies = [(make(n=n), batch) for make, batch in map(kinds.get, arguments.only) for n in arguments.n]
+        await measuring.show(
+            HEAD, (await compare(on, strategy, problems, batch, arguments.rounds) for strategy, batch in strategies)
+        )
 
 
 def main() -> None:
@@ -241,6 +304,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, nargs="+", default=[4, 16, 64])
     parser.add_argument("--only", nargs="+", choices=("beam", "dvts"), default=["beam", "dvts"])
     parser.add_argument("--rounds", type=int, default=3)
+    servers.add_arguments(parser)
     asyncio.run(run(parser.parse_args()))
 
 

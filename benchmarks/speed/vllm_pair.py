@@ -6,6 +6,8 @@ Prints one JSON line with the URLs when both are ready.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -19,6 +21,8 @@ OPTIONS = ("--num-gpu-blocks-override", "4096", "--no-enable-chunked-prefill", "
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end, too
+    os.environ["VLLM_SERVER_DEV_MODE"] = "1"  # for /reset_prefix_cache
     with (
         tempfile.TemporaryDirectory() as logs,
         vllm_server(MODELS / "policy", "asearch-policy", Path(logs), *OPTIONS) as policy,
