@@ -14,7 +14,7 @@ import aiohttp
 import orjson
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Iterator, Mapping
     from typing import Protocol
 
     class Server(Protocol):
@@ -63,6 +63,9 @@ class _Exchange:
         self.status = 200
         self.headers: dict[str, str] = {}
 
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self.__aenter__().__await__()
+
     async def __aenter__(self) -> Self:
         body = orjson.loads(self._data) if self._data else {}
         try:
@@ -73,9 +76,10 @@ class _Exchange:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await asyncio.sleep(0)
+        """Nothing is held."""
 
     async def read(self) -> bytes:
+        await asyncio.sleep(0)
         return self._reply
 
     async def json(self, **_: object) -> Any:

@@ -32,7 +32,7 @@ def as_run(line: dict[str, Any]) -> Run:
 
 def tables(runs: Sequence[Run]) -> str:
     """All that there is to show."""
-    parts = [one_replica(runs), schedules(runs), scaling(runs)]
+    parts = [one_replica(runs), schedules(runs), overview(runs), scaling(runs)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -81,6 +81,29 @@ def schedules(runs: Sequence[Run]) -> str:
                     ]
                 )
     head = "strategy|problems x n|schedule|makespan|asearch's|times|policy busy|PRM busy|PRM tokens, times asearch's"
+    return table(head, rows)
+
+
+def overview(runs: Sequence[Run]) -> str:
+    """Makespan and efficiency of one worker, a column for each number of replicas."""
+    own = {
+        (alike(s), s.policies): o
+        for s, o in runs
+        if s.schedule == "asearch" and s.policies == s.prms and s.workers == 1 and s.at_once is None
+    }
+    numbers = sorted({replicas for _, replicas in own})
+    kinds = [kind for kind, replicas in own if replicas == 1]
+    if len(numbers) < 2 or not kinds:
+        return ""
+    rows = []
+    for kind in kinds:
+        single = own[kind, 1].makespan
+        cells = [
+            f"{seconds(o.makespan)} ({single / replicas / o.makespan:.2f})" if (o := own.get((kind, replicas))) else ""
+            for replicas in numbers
+        ]
+        rows.append([NAMES.get(kind[0], kind[0]), f"{kind[2]} x {kind[1]}", *cells])
+    head = "|".join(["strategy", "problems x n", *(f"{replicas} of each, s" for replicas in numbers)])
     return table(head, rows)
 
 

@@ -151,6 +151,7 @@ class TestWorld:
 def test_tables_show_what_was_run():
     runs = [(s, simulate(s)) for s in (SMALL, replace(SMALL, policies=2, prms=2), replace(SMALL, schedule="lockstep"))]
     shown = tables(runs)
-    assert shown.count("| beam search | 6 x 16 |") == 4
-    ratio = runs[2][1].makespan / runs[0][1].makespan
-    assert f"| {ratio:.1f} |" in shown
+    assert shown.count("| beam search | 6 x 16 |") == 5
+    one, two, lockstep = (outcome.makespan for _, outcome in runs)
+    assert f"| {lockstep / one:.1f} |" in shown
+    assert f" ({one / 2 / two:.2f}) |" in shown
