@@ -26,7 +26,15 @@ LANGUAGES = {"", "python", "sh", "console", "text", "yaml", "json"}
 NUMBER = r"-?\d+(?:\.\d+)?"
 TOP_LEVEL_AWAIT = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 # Options of vLLM in the docs; tests/vllm holds its own parser against those of the compose files.
-VLLM_OPTIONS = {"port", "max-model-len", "gpu-memory-utilization", "generation-config", "runner", "pooler-config"}
+VLLM_OPTIONS = {
+    "port",
+    "served-model-name",
+    "max-model-len",
+    "gpu-memory-utilization",
+    "generation-config",
+    "runner",
+    "pooler-config",
+}
 # Programs of the system in the docs, which need no check.
 PLAIN = {"cd", "cp", "export", "git", "source", "pip"}
 COMPOSE_FLAGS = {"--detach", "--follow", "--build"}

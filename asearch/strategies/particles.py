@@ -119,7 +119,7 @@ def systematic(weights: Sequence[float], n: int, u: float) -> list[int]:
 
     Averaged over u in [0, 1) that is n times the weight, and never more than one away from it (Kitagawa 1996).
     """
-    ends = [math.ceil(n * reached - u) for reached in itertools.accumulate(weights)]
-    ends[-1] = n  # whatever rounding made of the sum of the weights
-    below = [0, *(min(end, n) for end in ends[:-1])]
-    return [max(0, end - start) for start, end in zip(below, ends, strict=True)]
+    # Rounding may leave the sum of the weights a little below or above 1.
+    ends = [min(n, math.ceil(n * reached - u)) for reached in itertools.accumulate(weights)]
+    ends[-1] = n
+    return [max(0, end - start) for start, end in itertools.pairwise([0, *ends])]
