@@ -51,6 +51,19 @@ def test_sequences_that_join_late_change_nothing(tiny):
     assert recorder.completions[0].token_ids == alone
 
 
+def test_siblings_draw_what_each_would_draw_alone_and_all_pages_come_back(tiny):
+    alone = [SteppedEngine(tiny).run([prompt(70)], seed=i, max_tokens=5 + 9 * i, **TEMPERATURE)[0] for i in range(9)]
+    together = SteppedEngine(tiny)
+    kv = together.engine._batch.kv
+    # Of one prompt, and each ends at another time.
+    found = [together.submit([prompt(70)], seed=i, max_tokens=5 + 9 * i, **TEMPERATURE)[0] for i in range(9)]
+    together.step()
+    assert len(set(kv.tables[:9, 0].tolist())) == 3  # nine rows, four at a page
+    together.drain()
+    assert [recorder.completions[0].token_ids for recorder in found] == alone
+    assert not any(kv._taken)
+
+
 def test_different_seeds_differ_and_sampling_continues_where_it_stopped(stepped):
     first, second = stepped.run([prompt(9)] * 2, seed=1, max_tokens=40, **TEMPERATURE)
     assert first != second
@@ -66,6 +79,12 @@ def test_siblings_share_one_prefill(stepped):
 
 def test_prefixes_of_one_text_go_on_as_they_would_alone(tiny):
     text, cuts = prompt(100), (20, 47, 81, 100)
+    expected = [SteppedEngine(tiny).run([text[:k]], temperature=0)[0] for k in cuts]
+    assert SteppedEngine(tiny).run([text[:k] for k in cuts], temperature=0) == expected
+
+
+def test_riders_that_leave_their_carrier_in_the_same_page_go_on_as_they_would_alone(tiny):
+    text, cuts = prompt(100), (70, 70, 70, 70, 70, 90, 90, 100)
     expected = [SteppedEngine(tiny).run([text[:k]], temperature=0)[0] for k in cuts]
     assert SteppedEngine(tiny).run([text[:k] for k in cuts], temperature=0) == expected
 
@@ -120,7 +139,7 @@ def test_long_prompts_are_computed_in_pieces_while_others_go_on(tiny):
     recorder, _ = stepped.submit(prompts, temperature=0, max_tokens=3)
     stepped.step()
     assert not recorder.completions
-    assert len(runner.tokens) == 3  # prefill and decode in the first step, decode in the second
+    assert len(runner.tokens) == 2  # one in each step, though prompts were computed in both
     stepped.drain()
     assert [recorder.completions[i].token_ids for i in range(count)] == expected
 
@@ -213,7 +232,7 @@ def test_a_failure_reaches_everyone_and_later_callers(stepped):
     stepped.step()
     other, waiting = Recorder(), Recorder()
     stepped.submit([prompt(9)], recorder=other)
-    stepped.engine._model.decode = None
+    stepped.engine._model.forward = None
     stepped.engine.start()
     stepped.engine._thread.join()
     assert "TypeError" in str(recorder.error)

@@ -10,6 +10,7 @@ from embedded_models import write_checkpoint
 from asearch_backends.embedded.attention import Piece
 from asearch_backends.embedded.cache import PrefixCache, token_bytes
 from asearch_backends.embedded.checkpoint import load_checkpoint
+from asearch_backends.embedded.kv import PAGE
 from asearch_backends.embedded.model import Llama
 from asearch_backends.embedded.numerics import PANEL, Linear, round_up
 
@@ -36,11 +37,17 @@ def tokens_of(checkpoint, n, seed=1):
     return np.random.default_rng(seed).integers(0, checkpoint.config.vocab_size, n)
 
 
-def prefill(model, parts):
-    """Logits at the end of each (row, start, tokens)."""
+def prefill(model, parts, wanted=None):
+    """Logits at the end of each (row, start, tokens), or at these packed places."""
     pieces = [Piece(row, start, len(tokens)) for row, start, tokens in parts]
-    ends = np.cumsum([p.count for p in pieces]) - 1
-    return model.prefill(np.concatenate([t for *_, t in parts]), pieces, ends)
+    ends = np.cumsum([p.count for p in pieces]) - 1 if wanted is None else wanted
+    return model.forward(np.concatenate([t for *_, t in parts]), pieces=pieces, wanted=ends)
+
+
+def decode(model, tokens, positions, rows=None):
+    """Logits after one more token in each of these rows, or in the first ones."""
+    rows = np.arange(len(tokens)) if rows is None else rows
+    return model.forward(np.array(tokens), rows=rows, positions=np.array(positions), wanted=np.arange(len(rows)))
 
 
 def assert_same(model, got, expected):
@@ -54,29 +61,29 @@ def assert_same(model, got, expected):
 def test_logits_equal_the_oracle_at_every_position(checkpoint, model):
     n = checkpoint.config.max_position_embeddings
     tokens = tokens_of(checkpoint, n)
-    got = model.prefill(tokens, [Piece(0, 0, n)], np.arange(n))
+    got = prefill(model, [(0, 0, tokens)], np.arange(n))
     np.testing.assert_allclose(got, llama_oracle.logits(checkpoint, tokens), atol=1e-4)
 
 
 def test_decoding_equals_prefill_to_the_last_bit(checkpoint, model):
     n = checkpoint.config.max_position_embeddings
     tokens = tokens_of(checkpoint, n)
-    whole = model.prefill(tokens, [Piece(0, 0, n)], np.arange(n))
+    whole = prefill(model, [(0, 0, tokens)], np.arange(n))
     prefill(model, [(0, 0, tokens[:5])])
     for at in range(5, n):
-        assert_same(model, model.decode(tokens[at : at + 1], np.array([at]))[0], whole[at])
+        assert_same(model, decode(model, tokens[at : at + 1], [at])[0], whole[at])
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 13, 24])
 def test_neighbours_change_no_bit_of_decoding(checkpoint, model, size):
     tokens = tokens_of(checkpoint, 40)
     alone = prefill(model, [(0, 0, tokens)])[0]
-    next_alone = model.decode(np.array([3]), np.array([40]))[0]
+    next_alone = decode(model, [3], [40])[0]
     others = [(row, 0, tokens_of(checkpoint, 10 + 9 * row, row)) for row in range(size - 1)]
     logits = prefill(model, [*others, (size - 1, 0, tokens)])
     assert_same(model, logits[-1], alone)
-    positions = np.array([len(t) for *_, t in others] + [40])
-    assert_same(model, model.decode(np.full(size, 3), positions)[-1], next_alone)
+    positions = [len(t) for *_, t in others] + [40]
+    assert_same(model, decode(model, [3] * size, positions)[-1], next_alone)
 
 
 @pytest.mark.parametrize("cut", [1, 8, 33, 99])
@@ -98,12 +105,46 @@ def test_a_cached_prefix_changes_no_bit(checkpoint, model):
     assert_same(model, prefill(model, [(5, 96, tokens[96:])])[0], cold)
 
 
-def test_a_copied_row_goes_on_as_the_original(checkpoint, model):
-    tokens = tokens_of(checkpoint, 37)
+def test_one_step_for_rows_and_prompts_gives_the_bits_of_a_step_for_each(checkpoint, model):
+    """Long and short rows, and pieces of prompts that do not fit into one rectangle."""
+    lengths, cuts = (90, 3, 40, 64, 31), ((5, 0, 70), (9, 33, 99), (7, 0, 2), (8, 20, 24), (6, 64, 65))
+    texts = [tokens_of(checkpoint, 100, seed) for seed in range(10)]
+    for row, length in enumerate(lengths):
+        prefill(model, [(row, 0, texts[row][:length])])
+    for row, start, _ in cuts:
+        if start:
+            prefill(model, [(row, 0, texts[row][:start])])
+    alone = [decode(model, [texts[row][n]], [n], np.array([row]))[0] for row, n in enumerate(lengths)]
+    alone += [prefill(model, [(row, start, texts[row][start:end])])[0] for row, start, end in cuts]
+    pieces = [Piece(row, start, end - start) for row, start, end in cuts]
+    packed = np.concatenate([[texts[row][n] for row, n in enumerate(lengths)], *(texts[r][a:b] for r, a, b in cuts)])
+    together = model.forward(
+        packed.astype(np.int64),
+        rows=np.arange(5),
+        positions=np.array(lengths),
+        pieces=pieces,
+        wanted=np.concatenate([np.arange(5), 5 + np.cumsum([p.count for p in pieces]) - 1]),
+    )
+    assert_same(model, together, np.array(alone))
+
+
+@pytest.mark.parametrize("length", [1, 32, 37, 96])
+def test_siblings_share_whole_pages_and_go_on_as_they_would_alone(checkpoint, model, length):
+    tokens, host = tokens_of(checkpoint, length), 0
     prefill(model, [(0, 0, tokens)])
-    model.kv.copy(0, 1, 37)
-    logits = model.decode(np.array([9, 9]), np.array([37, 37]))
-    assert_same(model, logits[0], logits[1])
+    for row in range(1, 6):
+        if not model.kv.share(host, row, length):
+            host = row
+    whole = length // PAGE
+    assert [len(set(model.kv.tables[:6, i])) for i in range(whole)] == [2] * whole  # four rows at each, and two
+    # They begin alike, then each writes its own text.
+    texts = [tokens_of(checkpoint, 40, seed) for seed in range(6)]
+    for at in range(40):
+        together = decode(model, [t[at] for t in texts], [length + at] * 6)
+    prefill(model, [(7, 0, tokens)])
+    for at in range(40):
+        alone = decode(model, [texts[4][at]], [length + at], np.array([7]))
+    assert_same(model, together[4], alone[0])
 
 
 @pytest.mark.parametrize("shape", [(PANEL + 1, 5), (3, 16), (2 * PANEL, 33)])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from asearch_backends.embedded.admission import carpool
 from asearch_backends.embedded.cache import PrefixCache, token_bytes
 from asearch_backends.embedded.checkpoint import load_checkpoint
-from asearch_backends.embedded.kv import BLOCK, KVRows
+from asearch_backends.embedded.kv import BLOCK, PAGE, KVPages
 from asearch_backends.embedded.sampling import SamplingParams, SamplingTable, keep_likely, uniform
 from asearch_backends.embedded.sequence import Sequence
 from asearch_backends.embedded.tokenizer import Tokenizer, find_stop
@@ -72,8 +72,8 @@ def test_a_repetition_penalty_moves_the_seen_tokens_only():
     table, logits = SamplingTable(1, 4), np.array([[2.0, 1.9, -1.0, 0.1]], np.float32)
     params = SamplingParams(max_tokens=9, temperature=0, repetition_penalty=1.5)
     table.set(0, params, 0, np.array([0], np.int32), [])
-    assert table.choose(slice(0, 1), logits, np.array([1])).tolist() == [1]  # 0 was in the prompt
-    assert table.choose(slice(0, 1), logits, np.array([2])).tolist() == [
+    assert table.choose(np.array([0]), logits, np.array([1])).tolist() == [1]  # 0 was in the prompt
+    assert table.choose(np.array([0]), logits, np.array([2])).tolist() == [
         0
     ]  # now 1 has been seen, too: 1.33 against 1.27
     assert logits[0, 0] == 2.0
@@ -102,17 +102,20 @@ def config(tmp_path_factory):
 
 
 def test_the_cache_gives_back_what_was_stored_and_forgets_the_oldest_first(config):
-    kv = KVRows(config, rows=3, positions=128)
+    kv = KVPages(config, rows=3, positions=128)
     cache = PrefixCache(kv, capacity=6)
     rng = np.random.default_rng(0)
-    kv.keys[:, 0], kv.values[:, 0] = rng.random(kv.keys[:, 0].shape), rng.random(kv.values[:, 0].shape)
-    text = token_bytes(np.arange(4 * BLOCK))
+    for row in (1, 0):
+        kv.reserve(row, 9 * BLOCK)
+    kv.keys[...], kv.values[...] = rng.random(kv.keys.shape), rng.random(kv.values.shape)
+    text = token_bytes(np.arange(4 * BLOCK + 3))
     cache.store(text, 0)
     match = cache.match(text + token_bytes(np.array([99])))
-    assert (match.tokens, match.missing) == (4 * BLOCK, None)
+    assert (match.tokens, match.missing is None) == (4 * BLOCK, True)
     cache.load(match.blocks, 2)
-    np.testing.assert_array_equal(kv.keys[:, 2, ..., : 4 * BLOCK], kv.keys[:, 0, ..., : 4 * BLOCK])
-    np.testing.assert_array_equal(kv.values[:, 2, :, : 4 * BLOCK], kv.values[:, 0, :, : 4 * BLOCK])
+    stored, loaded = kv.tables[0, 0], kv.tables[2, 0]
+    np.testing.assert_array_equal(kv.keys[:, loaded], kv.keys[:, stored])
+    np.testing.assert_array_equal(kv.values[:, loaded], kv.values[:, stored])
     cache.store(token_bytes(np.arange(1000, 1000 + 4 * BLOCK)), 1)  # two blocks too many: the ends of the first text go
     assert len(cache) == 6
     assert cache.match(text).tokens == 2 * BLOCK
@@ -121,16 +124,37 @@ def test_the_cache_gives_back_what_was_stored_and_forgets_the_oldest_first(confi
     assert cache.match(text).tokens == 0
 
 
-def test_rows_grow_without_losing_anything(config):
-    kv = KVRows(config, rows=3, positions=256)
-    assert kv.positions < 256
-    kv.keys[...], kv.values[...] = 1.5, 2.5
-    positions = kv.positions
-    kv.reserve(200)
-    assert 200 <= kv.positions < 256 + 32
-    assert (kv.keys[..., :positions] == 1.5).all()
-    assert (kv.values[..., :positions, :] == 2.5).all()
-    assert (kv.keys[..., positions:] == 0).all()
+def test_rows_take_the_lowest_free_page_and_give_back_what_nobody_shares(config):
+    kv = KVPages(config, rows=3, positions=4 * PAGE)
+    kv.reserve(0, PAGE + 1)
+    kv.reserve(2, 1)
+    kv.reserve(0, 2 * PAGE)
+    assert (kv.tables[0, :2].tolist(), kv.tables[2, 0]) == ([0, 1], 2)
+    assert kv.share(0, 1, PAGE + 5)  # the second page is not whole
+    assert kv.tables[1, :2].tolist() == [0, 3]
+    assert (kv.seats[0, 0], kv.seats[1, 0]) == (0, 1)
+    kv.release(0)
+    kv.reserve(2, 2 * PAGE)
+    assert kv.tables[2, :2].tolist() == [2, 1]
+    kv.release(1)
+    kv.reserve(2, 4 * PAGE)
+    assert kv.tables[2].tolist() == [2, 1, 0, 3]
+
+
+def test_pages_become_more_without_losing_anything(config):
+    kv = KVPages(config, rows=2, positions=256)
+    kv.reserve(0, 100)
+    held = kv.tables[0, :4]
+    kv.keys[:, held], kv.values[:, held] = 1.5, 2.5
+    pages = kv.keys.shape[1]
+    for row in (0, 1):
+        kv.reserve(row, 256)
+    assert pages < kv.keys.shape[1] == 16
+    assert sorted(kv.tables.ravel().tolist()) == list(range(16))
+    assert (kv.keys[:, held] == 1.5).all()
+    assert (kv.values[:, held] == 2.5).all()
+    key_block, _ = kv.block(0, 5)
+    assert np.shares_memory(key_block, kv.keys)
 
 
 @pytest.fixture(scope="module")

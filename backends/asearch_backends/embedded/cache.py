@@ -12,7 +12,7 @@ from asearch_backends.embedded.kv import BLOCK, BLOCK_KEYS
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from asearch_backends.embedded.kv import KVRows
+    from asearch_backends.embedded.kv import KVPages
 
 _BYTES = 4 * BLOCK  # of one block of int32 token ids
 
@@ -39,7 +39,7 @@ class Match(NamedTuple):
 class PrefixCache:
     """At most `capacity` blocks in two pools; the least recently used go first, and leaves before their parents."""
 
-    def __init__(self, kv: KVRows, capacity: int) -> None:
+    def __init__(self, kv: KVPages, capacity: int) -> None:
         layers, _, heads, dim, _ = kv.keys.shape
         self._kv = kv
         self.capacity = capacity
@@ -60,11 +60,10 @@ class PrefixCache:
 
     def load(self, blocks: list[int], row: int) -> None:
         """Copy blocks to the beginning of a row."""
-        self._kv.reserve(len(blocks) * BLOCK)
-        keys, values = self._kv.key_blocks(row), self._kv.value_blocks(row)
+        self._kv.reserve(row, len(blocks) * BLOCK)
         for i, block in enumerate(blocks):
-            keys[..., i] = self._keys[block]
-            values[:, :, i] = self._values[block]
+            keys, values = self._kv.block(row, i)
+            keys[...], values[...] = self._keys[block], self._values[block]
 
     def store(self, tokens: bytes, row: int) -> None:
         """Keep the whole blocks of a row, whose keys and values are computed for all these tokens."""
@@ -83,10 +82,8 @@ class PrefixCache:
             keys.append(key)
             parent = self._serial
         self._touch(keys)
-        row_keys, row_values = self._kv.key_blocks(row), self._kv.value_blocks(row)
         for i, block in enumerate(blocks, first):
-            self._keys[block] = row_keys[..., i]
-            self._values[block] = row_values[:, :, i]
+            self._keys[block], self._values[block] = self._kv.block(row, i)
 
     def _walk(self, tokens: bytes, blocks: int) -> tuple[list[tuple[Key, _Node]], Key | None]:
         path: list[tuple[Key, _Node]] = []

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from asearch_backends.embedded.tokenizer import Tokenizer
 
     Floats = npt.NDArray[np.float32]
+    Ints = npt.NDArray[np.int64]
     Event = Callable[[], None]
 
 STEP_TOKENS = 512  # prompt tokens computed in one step, so that running sequences are not held up for long
@@ -82,7 +83,7 @@ class Engine:
     ) -> None:
         config = checkpoint.config
         self._tokenizer, self._deliver = tokenizer, deliver
-        self._model = Llama(checkpoint, rows=max_num_seqs + 1, positions=max_model_len)
+        self._model = Llama(checkpoint, rows=max_num_seqs, positions=max_model_len)
         self._cache = PrefixCache(self._model.kv, _cache_blocks(self._model, max_model_len, cache_bytes))
         self._batch = Batch(self._model.kv, config.vocab_size)
         main = tokenizer.eos_id if tokenizer.eos_id is not None else next(iter(config.eos_token_ids), None)
@@ -199,18 +200,32 @@ class Engine:
     # -- one step --
 
     def step(self) -> None:
-        """Let sequences in, compute (parts of) their prompts, and append a token to each row that generates."""
+        """Let sequences in, compute (parts of) their prompts, and append a token to each row that can have one."""
+        batch = self._batch
         self.counters.steps += 1
         self._admit()
-        if self._batch.used > self._batch.decoding:
-            self._prefill()
-        if self._batch.decoding:
-            self._decode()
+        rows, pieces = batch.decoding(), self._next_pieces()
+        if not len(rows) and not pieces:
+            return
+        ready, ends = self._ready(pieces, len(rows))
+        positions = batch.length[rows] - 1
+        parts = [batch.tokens[rows, positions], *(batch.tokens[p.row, p.start : p.start + p.count] for p in pieces)]
+        logits = self._model.forward(
+            np.concatenate(parts).astype(np.int64),
+            rows=rows,
+            positions=positions,
+            pieces=pieces,
+            wanted=np.concatenate([np.arange(len(rows)), np.array(ends, np.int64)]),
+        )
+        for piece in pieces:
+            batch.computed[piece.row] = piece.start + piece.count
+        self._begin(ready)
+        self._advance(np.concatenate([rows, np.array([s.row for s in ready], np.int64)]), logits)
 
     def _admit(self) -> None:
         if not self._waiting or not self._batch.free:
             return
-        prefilling = [s for s in self._batch.running()[self._batch.decoding :] if s.carrier is None]
+        prefilling = [s for s in self._batch.prefilling.values() if s.carrier is None]
         budget = STEP_TOKENS - sum(len(s.prompt) - int(self._batch.computed[s.row]) for s in prefilling)
         pending: list[Key | None] = [self._cache.match(s.data).missing for s in prefilling]
         admitted = admit(self._waiting, self._cache, rows=self._batch.free, tokens=budget, pending=pending)
@@ -242,86 +257,69 @@ class Engine:
         suspects[ends] = True
         return suspects, ends
 
-    def _prefill(self) -> None:
-        batch = self._batch
-        pieces = self._next_pieces()
-        wanted: list[
-            tuple[Sequence, int]
-        ] = []  # sequences whose prompt ends in this step, and the packed place of its end
-        first = 0
-        for piece in pieces:
-            carrier = batch.at(piece.row)
-            end = piece.start + piece.count
-            ready = [s for s in (carrier, *carrier.riders) if piece.start < len(s.prompt) <= end]
-            wanted += [(s, first + len(s.prompt) - 1 - piece.start) for s in ready]
-            batch.computed[piece.row] = end
-            first += piece.count
-        packed = np.concatenate([batch.tokens[p.row, p.start : p.start + p.count] for p in pieces]).astype(np.int64)
-        logits = self._model.prefill(packed, pieces, np.array([place for _, place in wanted], np.int64))
-        if wanted:
-            self._begin([s for s, _ in wanted], logits)
-
     def _next_pieces(self) -> list[Piece]:
-        """Parts of prompts up to the budget of a step, in the order of rows."""
-        batch, budget, pieces = self._batch, STEP_TOKENS, list[Piece]()
-        for row in range(batch.decoding, batch.used):
-            sequence = batch.at(row)
-            if budget == 0 or sequence.carrier is not None:
+        """Parts of prompts up to the budget of a step, in the order of arrival."""
+        budget, pieces = STEP_TOKENS, list[Piece]()
+        for row, sequence in self._batch.prefilling.items():
+            if budget == 0:
+                break
+            if sequence.carrier is not None:
                 continue
-            start = int(batch.computed[row])
+            start = int(self._batch.computed[row])
             count = min(len(sequence.prompt) - start, budget)
             pieces.append(Piece(row, start, count))
             budget -= count
-        return pieces
+        return sorted(pieces, key=lambda p: (p.pages, p.count))
 
-    def _begin(self, ready: list[Sequence], logits: Floats) -> None:
-        """Give sequences whose prompts are computed their first tokens."""
-        batch, first = self._batch, self._batch.decoding
+    def _ready(self, pieces: list[Piece], first: int) -> tuple[list[Sequence], list[int]]:
+        """The sequences whose prompts end in these pieces, and where: packed places, of which the pieces' begin at `first`."""
+        ready: list[Sequence] = []
+        ends: list[int] = []
+        for piece in pieces:
+            carrier = self._batch.at(piece.row)
+            for sequence in (carrier, *carrier.riders):
+                if piece.start < len(sequence.prompt) <= piece.start + piece.count:
+                    ready.append(sequence)
+                    ends.append(first + len(sequence.prompt) - 1 - piece.start)
+            first += piece.count
+        return ready, ends
+
+    def _begin(self, ready: list[Sequence]) -> None:
+        """Sequences whose prompts are computed go on with tokens of their own."""
+        hosts: dict[tuple[int, int], int] = {}
         for sequence in ready:
             if sequence.carrier is None:
                 self._cache.store(sequence.data, sequence.row)
-        for sequence in ready:
-            self._alight(sequence)
-        place = {id(s): i for i, s in enumerate(ready)}
-        for row in sorted(s.row for s in ready):
-            # Rows below have been moved already, so this one still lies where it was, or was displaced to here.
-            batch.start_decoding(row)
-        order = [place[id(batch.at(row))] for row in range(first, batch.decoding)]
-        self._advance(first, batch.decoding, logits[order])
+            else:
+                self._alight(sequence, sequence.carrier, hosts)
+            self._batch.start_decoding(sequence.row)
 
-    def _alight(self, sequence: Sequence) -> None:
-        """A rider has got its logits; if it will go on it needs its carrier's keys and values."""
-        carrier = sequence.carrier
-        if carrier is None:
-            return
-        batch, n = self._batch, len(sequence.prompt)
+    def _alight(self, sequence: Sequence, carrier: Sequence, hosts: dict[tuple[int, int], int]) -> None:
+        """A rider has got its logits; if it will go on it needs its carrier's keys and values.
+
+        It shares the pages of its host: the carrier, or when these are full the last rider that had to copy them.
+        """
+        n = len(sequence.prompt)
         if sequence.params.max_tokens > 1:
-            batch.kv.copy(carrier.row, sequence.row, n)
-        batch.computed[sequence.row] = n
+            key = (carrier.row, n)
+            if not self._batch.kv.share(hosts.get(key, carrier.row), sequence.row, n):
+                hosts[key] = sequence.row
         carrier.riders.remove(sequence)
         sequence.carrier = None
 
-    def _decode(self) -> None:
-        batch, n = self._batch, self._batch.decoding
-        positions = batch.length[:n] - 1
-        tokens = batch.tokens[np.arange(n), positions].astype(np.int64)
-        logits = self._model.decode(tokens, positions)
-        batch.computed[:n] += 1
-        self._advance(0, n, logits)
-
-    def _advance(self, first: int, last: int, logits: Floats) -> None:
+    def _advance(self, rows: Ints, logits: Floats) -> None:
         """Draw a token for each of these rows; only those that may end, or want to be heard, are looked at one by one."""
-        batch, rows = self._batch, slice(first, last)
-        positions = batch.length[rows].copy()
+        batch = self._batch
+        positions = batch.length[rows]
         tokens = batch.sampling.choose(rows, logits, positions)
-        every = np.arange(first, last)
-        batch.tokens[every, positions] = tokens
-        batch.length[rows] += 1
-        self.counters.generation_tokens += last - first
-        suspicious = batch.watched[rows] | batch.suspects[every, tokens] | (batch.length[rows] >= batch.limit[rows])
-        finished = [i for i in np.flatnonzero(suspicious).tolist() if self._look(first + i, int(tokens[i]), logits[i])]
-        for i in reversed(finished):
-            batch.close(first + i)
+        batch.tokens[rows, positions] = tokens
+        batch.length[rows] = positions + 1
+        self.counters.generation_tokens += len(rows)
+        suspicious = batch.watched[rows] | batch.suspects[rows, tokens] | (positions + 1 >= batch.limit[rows])
+        for i in np.flatnonzero(suspicious).tolist():
+            row = int(rows[i])
+            if self._look(row, int(tokens[i]), logits[i]):
+                batch.close(row)
 
     def _look(self, row: int, token: int, logits: Floats) -> bool:
         """Record and report a row's new token; True if the sequence has ended."""

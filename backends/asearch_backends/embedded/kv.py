@@ -1,12 +1,11 @@
-"""Keys and values of the running sequences: one row for each, rows 0..n-1 in use, so that a batch is a slice."""
+"""Keys and values of the running sequences: a row for each, whose positions lie in pages."""
 
 from __future__ import annotations
 
+import heapq
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from asearch_backends.embedded.numerics import round_up
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -14,57 +13,101 @@ if TYPE_CHECKING:
     from asearch_backends.embedded.checkpoint import Config
 
     Floats = npt.NDArray[np.float32]
+    Ints = npt.NDArray[np.int64]
 
+PAGE = 32  # positions of a page
 BLOCK = 8  # tokens of a cached block: a prompt is recomputed from its last whole block on, half a block on average
-_FIRST_POSITIONS = 128
-_MORE_POSITIONS = 64
+SHARERS = 4  # rows that may hold one page
+_FULL = (1 << SHARERS) - 1
+_FIRST_POSITIONS = 128  # of each row; more pages are made when these are used up
+_BLOCKS = PAGE // BLOCK
+# Copied as a whole: numpy moves few large elements much faster than many short runs of small ones.
+BLOCK_KEYS = np.dtype((np.void, 4 * BLOCK))
 
 
-class KVRows:
-    """Two arrays: keys [layer, row, head, dim, position], values [layer, row, head, position, dim].
+class KVPages:
+    """Two arrays: keys [layer, page, head, dim, position in page], values [layer, page, head, position in page, dim].
 
-    Keys lie with the position last, so that queries x keys and weights x values are both plain products. A step reads all
-    of it, and memory is what limits it: so rows are no longer than the longest sequence so far has needed.
+    A step reads all that its sequences hold, and memory is what limits it: so a sequence has as many pages as it needs,
+    siblings share the whole pages of their prompt, and the lowest free page is the next one, which keeps those in use together.
+    Each of the rows that hold a page has a seat of its own at it, 0..SHARERS-1.
+    Keys lie with the position last, so that queries x keys and weights x values are both plain products.
     """
 
     def __init__(self, config: Config, rows: int, positions: int) -> None:
-        self._shape = (config.num_hidden_layers, rows, config.num_key_value_heads, config.head_dim)
-        self.rows, self.heads, self.dim = self._shape[1:]
-        self.limit = positions
-        self.in_use = rows  # rows that hold anything worth keeping
-        self._allocate(min(positions, _FIRST_POSITIONS))
+        self._layers, self.heads, self.dim = config.num_hidden_layers, config.num_key_value_heads, config.head_dim
+        self.rows, self.limit = rows, positions
+        self.tables: Ints = np.zeros((rows, _pages(positions)), np.int64)  # the pages of each row
+        self.seats: Ints = np.zeros_like(self.tables)  # where the row sits at each of them
+        self._held = [0] * rows  # how many a row has
+        self._taken: list[int] = []  # the seats at a page that are taken, a bit for each
+        self._free: list[int] = []
+        self._allocate(rows * _pages(min(positions, _FIRST_POSITIONS)))
 
-    def _allocate(self, positions: int) -> None:
-        # Sixteen more than needed keeps the stride off a power of two, whose lines would fight over the same cache sets.
-        self.positions = round_up(positions, 32) + 16
-        layers, rows, heads, dim = self._shape
-        self.keys: Floats = np.zeros((layers, rows, heads, dim, self.positions), np.float32)
-        self.values: Floats = np.zeros((layers, rows, heads, self.positions, dim), np.float32)
+    def _allocate(self, pages: int) -> None:
+        self.keys: Floats = np.zeros((self._layers, pages, self.heads, self.dim, PAGE), np.float32)
+        self.values: Floats = np.zeros((self._layers, pages, self.heads, PAGE, self.dim), np.float32)
+        self._key_blocks = self.keys.view(BLOCK_KEYS)
+        self._value_blocks = self.values.reshape(self._layers, pages, self.heads, _BLOCKS, BLOCK, self.dim)
+        known = len(self._taken)
+        self._taken += [0] * (pages - known)
+        for page in range(known, pages):
+            heapq.heappush(self._free, page)
 
-    def reserve(self, length: int) -> None:
-        """Make room for sequences of this length, keeping what is there."""
-        if length <= self.positions - 16:
-            return
-        keys, values = self.keys, self.values
-        self._allocate(min(round_up(length, _MORE_POSITIONS), self.limit))
-        self.keys[:, : self.in_use, :, :, : keys.shape[-1]] = keys[:, : self.in_use]
-        self.values[:, : self.in_use, :, : values.shape[-2]] = values[:, : self.in_use]
+    def reserve(self, row: int, length: int) -> None:
+        """Give a row pages for this many positions."""
+        while self._held[row] * PAGE < length:
+            self._sit(row, self._take())
 
-    def copy(self, source: int, target: int, length: int) -> None:
-        """Copy the first `length` positions of one row to another."""
-        end = round_up(length, BLOCK)
-        self.keys[:, target, :, :, :end] = self.keys[:, source, :, :, :end]
-        self.values[:, target, :, :end] = self.values[:, source, :, :end]
+    def release(self, row: int) -> None:
+        """Take a row's pages back."""
+        held = self._held[row]
+        for page, seat in zip(self.tables[row, :held].tolist(), self.seats[row, :held].tolist(), strict=True):
+            self._taken[page] ^= 1 << seat
+            if not self._taken[page]:
+                heapq.heappush(self._free, page)
+        self._held[row] = 0
 
-    def key_blocks(self, row: int) -> npt.NDArray[np.void]:
-        """The keys of a row, a block of positions as one element: [layer, head, dim, block]."""
-        return self.keys[:, row].view(BLOCK_KEYS)
+    def share(self, source: int, target: int, length: int) -> bool:
+        """Let an empty row begin with the first `length` positions of another one, which has at least as many.
 
-    def value_blocks(self, row: int) -> Floats:
-        """The values of a row: [layer, head, block, position in block, dim]."""
-        layers, _, heads, dim = self._shape
-        return self.values[:, row].reshape(layers, heads, self.positions // BLOCK, BLOCK, dim)
+        Whole pages are shared as long as there are seats, the rest is copied. False if a whole page had to be copied.
+        """
+        shared = True
+        for i, page in enumerate(self.tables[source, : -(-length // PAGE)].tolist()):
+            whole = (i + 1) * PAGE <= length
+            if whole and self._taken[page] != _FULL:
+                self._sit(target, page)
+            else:
+                shared = shared and not whole
+                copy = self._take()
+                self.keys[:, copy], self.values[:, copy] = self.keys[:, page], self.values[:, page]
+                self._sit(target, copy)
+        return shared
+
+    def _take(self) -> int:
+        """The lowest free page, of more if there is none."""
+        if not self._free:
+            keys, values, known = self.keys, self.values, len(self._taken)
+            self._allocate(min(2 * known, self.tables.size))
+            self.keys[:, :known], self.values[:, :known] = keys, values
+        return heapq.heappop(self._free)
+
+    def _sit(self, row: int, page: int) -> None:
+        taken, held = self._taken[page], self._held[row]
+        seat = next(i for i in range(SHARERS) if not taken >> i & 1)
+        self._taken[page] = taken | 1 << seat
+        self.tables[row, held], self.seats[row, held] = page, seat
+        self._held[row] = held + 1
+
+    def block(self, row: int, i: int) -> tuple[npt.NDArray[np.void], Floats]:
+        """A block of a row, to be read or written.
+
+        Keys are [layer, head, dim], all positions of the block as one element; values are [layer, head, position, dim].
+        """
+        page, place = self.tables[row, i // _BLOCKS], i % _BLOCKS
+        return self._key_blocks[:, page, :, :, place], self._value_blocks[:, page, :, place]
 
 
-# Copied as a whole: numpy moves few large elements much faster than many short runs of small ones.
-BLOCK_KEYS = np.dtype((np.void, 4 * BLOCK))
+def _pages(positions: int) -> int:
+    return -(-positions // PAGE)

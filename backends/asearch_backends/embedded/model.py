@@ -7,18 +7,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from asearch_backends.embedded.attention import DecodeAttention, Heads, Piece, PrefillAttention, Projection
-from asearch_backends.embedded.kv import KVRows
+from asearch_backends.embedded.attention import Attention, Heads, Projection, Seats
+from asearch_backends.embedded.kv import PAGE, KVPages
 from asearch_backends.embedded.numerics import Linear, query_quantum, round_up, row_quantum
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
-    from asearch_backends.embedded.attention import Attention
+    from asearch_backends.embedded.attention import Piece
     from asearch_backends.embedded.checkpoint import Checkpoint, Config
 
     Floats = npt.NDArray[np.float32]
     Ints = npt.NDArray[np.int64]
+
+_NONE = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +34,14 @@ class _Layer:
 
 
 class Llama:
-    """The weights, the rows of keys and values, and the two ways forward: prefill and decode."""
+    """The weights, the rows of keys and values, and the way forward."""
 
     def __init__(self, checkpoint: Checkpoint, *, rows: int, positions: int) -> None:
         config, arrays = checkpoint.config, checkpoint.arrays
         self.config = config
         group = config.num_attention_heads // config.num_key_value_heads
         self.heads = Heads(group, config.num_key_value_heads, config.head_dim // 2)
-        self.kv = KVRows(config, rows, positions)
+        self.kv = KVPages(config, rows, positions)
         self._embedding = arrays["model.embed_tokens.weight"]
         self._layers = [_prepare_layer(config, arrays, i) for i in range(config.num_hidden_layers)]
         head = self._embedding if config.tie_word_embeddings else arrays["lm_head.weight"]
@@ -46,34 +50,40 @@ class Llama:
         # Rows and queries are padded to these, so that a sequence gets the same bits in any company.
         layer = self._layers[0]
         rows_quantum = row_quantum((layer.qkv, layer.output, layer.gate_up, layer.down, self._head))
-        queries_quantum = query_quantum(config.head_dim)
+        queries_quantum = query_quantum(config.head_dim, PAGE)
         self.batch_invariant = rows_quantum is not None and queries_quantum is not None
-        self._row_quantum, self._query_quantum = rows_quantum or 1, queries_quantum or 1
+        self._row_quantum, self._seats = rows_quantum or 1, Seats(self.heads, queries_quantum or 1)
 
-    def decode(self, tokens: Ints, positions: Ints) -> Floats:
-        """Append one token to each of the rows 0..n-1, at these positions; logits [n, vocabulary] of what comes next."""
-        self.kv.reserve(int(positions.max()) + 1)
-        attention = DecodeAttention(self.kv, self.heads, positions, self._query_quantum)
-        return self._logits(self._forward(tokens, positions, attention), len(tokens))
+    def forward(
+        self, tokens: Ints, *, rows: Ints = _NONE, positions: Ints = _NONE, pieces: Sequence[Piece] = (), wanted: Ints
+    ) -> Floats:
+        """One step: append a token to each of these rows, and compute pieces of prompts in others.
 
-    def prefill(self, tokens: Ints, pieces: list[Piece], wanted: Ints) -> Floats:
-        """Compute pieces of prompts in consecutive rows; tokens are packed; logits at the `wanted` packed places."""
-        self.kv.reserve(max(p.start + p.count for p in pieces))
-        attention = PrefillAttention(self.kv, self.heads, pieces, self._query_quantum)
-        positions = np.concatenate([np.arange(p.start, p.start + p.count) for p in pieces])
-        hidden = self._forward(tokens, positions, attention)
-        padded = np.zeros((round_up(max(len(wanted), 1), self._row_quantum), hidden.shape[1]), np.float32)
-        padded[: len(wanted)] = hidden[wanted]
-        return self._logits(padded, len(wanted))
+        Args:
+            tokens: packed, one for each row and then those of the pieces.
+            rows: in ascending order.
+            positions: of the rows' new tokens.
+            pieces: parts of prompts.
+            wanted: the packed places whose logits are returned, [wanted, vocabulary].
+        """
+        for i in np.flatnonzero(positions % PAGE == 0).tolist():  # the first of a page
+            self.kv.reserve(int(rows[i]), int(positions[i]) + 1)
+        for piece in pieces:
+            self.kv.reserve(piece.row, piece.start + piece.count)
+        attention = Attention(self.kv, self._seats, rows, positions, pieces)
+        hidden = self._hidden(tokens, attention)
+        ends = np.zeros((round_up(max(len(wanted), 1), self._row_quantum), hidden.shape[1]), np.float32)
+        ends[: len(wanted)] = hidden[wanted]
+        return self._logits(ends, len(wanted))
 
-    def _forward(self, tokens: Ints, positions: Ints, attention: Attention) -> Floats:
+    def _hidden(self, tokens: Ints, attention: Attention) -> Floats:
         """The residual stream after the last layer, padded rows included."""
         n, d = len(tokens), self.config.hidden_size
         padded = round_up(n, self._row_quantum)
         x = np.zeros((padded, d), np.float32)
         x[:n] = self._embedding[tokens]
         cos, sin = np.zeros((2, padded, self._cos.shape[1]), np.float32)
-        cos[:n], sin[:n] = self._cos[positions], self._sin[positions]
+        cos[:n], sin[:n] = self._cos[attention.positions], self._sin[attention.positions]
         work = _Workspace(self.config, self._layers[0], padded)
         for i, layer in enumerate(self._layers):
             qkv = layer.qkv(self._normalize(x, work.normed), work.qkv)

@@ -57,22 +57,18 @@ def row_quantum(linears: Iterable[Linear]) -> int | None:
     return next((q for q in QUANTA if all(_invariant(probe, q) for probe in probes)), None)
 
 
-def query_quantum(head_dim: int) -> int | None:
-    """The same for attention: queries of one head, against keys and values of any length."""
+def query_quantum(head_dim: int, page: int) -> int | None:
+    """The same for attention: queries of one head against a page of keys, and weights against a page of values."""
     rng = np.random.default_rng(0)
-    queries = np.repeat(rng.standard_normal((1, head_dim), np.float32), _PROBE_ROWS, axis=0)
-    keys = rng.standard_normal((head_dim, PANEL), np.float32)
-    values = rng.standard_normal((PANEL, head_dim), np.float32)
-    weights = np.repeat(rng.random((1, PANEL), np.float32), _PROBE_ROWS, axis=0)
-    weights[:, 48:] = 0
+    shapes = ((head_dim, page), (page, head_dim))
+    probes = [_product(rng.standard_normal(shape).astype(np.float32)) for shape in shapes]
+    return next((q for q in QUANTA if all(_invariant(probe, q) for probe in probes)), None)
 
-    def alike(quantum: int) -> bool:
-        counts = (quantum, 2 * quantum, _PROBE_ROWS)
-        scores = [(queries[:n] @ keys[:, :length])[:, :32] for n in counts for length in (32, 96, PANEL)]
-        sums = [weights[:n, :length] @ values[:length] for n in counts for length in (64, 160, PANEL)]
-        return all((s == scores[0][0]).all() for s in scores) and all((s == sums[0][0]).all() for s in sums)
 
-    return next((q for q in QUANTA if alike(q)), None)
+def _product(right: Floats) -> Callable[[int], Floats]:
+    row = np.random.default_rng(0).standard_normal((1, len(right)), np.float32)
+    rows = np.repeat(row, _PROBE_ROWS, axis=0)
+    return lambda n: rows[:n] @ right
 
 
 def _probe(linear: Linear) -> Callable[[int], Floats]:

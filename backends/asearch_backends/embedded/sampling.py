@@ -40,7 +40,7 @@ class SamplingParams:
 
 
 class SamplingTable:
-    """The settings of the rows as columns of arrays; rows move, join and leave with the sequences."""
+    """The settings of the rows as columns of arrays."""
 
     def __init__(self, rows: int, vocabulary: int) -> None:
         self._temperature = np.zeros(rows, np.float64)
@@ -52,10 +52,6 @@ class SamplingTable:
         self._seen = np.zeros((rows, vocabulary), np.bool_)
         self._forbidden_until = np.zeros(rows, np.int64)
         self._forbidden = np.zeros((rows, vocabulary), np.bool_)
-        self._columns = (
-            *(self._temperature, self._top_p, self._top_k, self._min_p, self._penalty, self._seed, self._seen),
-            *(self._forbidden_until, self._forbidden),
-        )
 
     def set(self, row: int, params: SamplingParams, seed: int, prompt: npt.NDArray[np.int32], ends: list[int]) -> None:
         """Fill a row; the tokens `ends` may not come before the sequence has min_tokens."""
@@ -75,36 +71,30 @@ class SamplingTable:
             self._forbidden[row] = False
             self._forbidden[row, ends] = True
 
-    def move(self, source: int, target: int) -> None:
-        """Copy a row's settings."""
-        for column in self._columns:
-            column[target] = column[source]
-
-    def choose(self, rows: slice, logits: Floats, positions: Ints) -> Ints:
+    def choose(self, rows: Ints, logits: Floats, positions: Ints) -> Ints:
         """The next token of each row, from logits [rows, vocabulary]; `positions` are the places that they will take."""
-        logits = self._adjust(rows, logits, positions)
-        tokens: Ints = logits.argmax(axis=1)
-        drawn = np.flatnonzero(self._temperature[rows])
-        if len(drawn):
-            at = drawn + rows.start
-            chosen = logits if len(drawn) == len(logits) else logits[drawn]
-            tokens[drawn] = self._draw(at, chosen, positions[drawn])
         penalized = np.flatnonzero(self._penalty[rows] != 1)
-        self._seen[penalized + rows.start, tokens[penalized]] = True
+        logits = self._adjust(rows, logits, positions, penalized)
+        drawn = np.flatnonzero(self._temperature[rows])
+        if len(drawn) == len(rows):
+            tokens = self._draw(rows, logits, positions)
+        else:
+            tokens = logits.argmax(axis=1)
+            tokens[drawn] = self._draw(rows[drawn], logits[drawn], positions[drawn])
+        self._seen[rows[penalized], tokens[penalized]] = True
         return tokens
 
-    def _adjust(self, rows: slice, logits: Floats, positions: Ints) -> Floats:
+    def _adjust(self, rows: Ints, logits: Floats, positions: Ints, penalized: Ints) -> Floats:
         """Repetition penalty and min_tokens, on a copy; without them the logits as they are."""
         early = np.flatnonzero(positions < self._forbidden_until[rows])
-        penalized = np.flatnonzero(self._penalty[rows] != 1)
         if not len(early) and not len(penalized):
             return logits
         logits = logits.copy()
-        logits[early] = np.where(self._forbidden[early + rows.start], np.float32(-np.inf), logits[early])
+        logits[early] = np.where(self._forbidden[rows[early]], np.float32(-np.inf), logits[early])
         values = logits[penalized]
-        penalty = self._penalty[penalized + rows.start, None].astype(np.float32)
+        penalty = self._penalty[rows[penalized], None].astype(np.float32)
         lowered = np.where(values > 0, values / penalty, values * penalty)
-        logits[penalized] = np.where(self._seen[penalized + rows.start], lowered, values)
+        logits[penalized] = np.where(self._seen[rows[penalized]], lowered, values)
         return logits
 
     def _draw(self, rows: Ints, logits: Floats, positions: Ints) -> Ints:

@@ -45,7 +45,6 @@ class Sequence:
 
     # The engine's own notes:
     row: int = -1
-    computed: int = 0  # prompt tokens whose keys and values are in the row
     cached: int = 0  # of these, from the prefix cache or from another sequence of the batch
     carrier: Sequence | None = None
     riders: list[Sequence] = field(default_factory=list)
