@@ -42,8 +42,9 @@ class Family:
 
     Args:
         name: for `as_prm(url, family=name)`.
-        layout: problem and steps (stripped, none blank) -> one part per step; joined they are the text that the model
-            reads, and part k ends where the score of step k is read. For a family with `turns`: the user turns.
+        layout: problem, a step (not blank), and how many steps stand before it -> the part of the text that it adds;
+            joined they are what the model reads, and each ends where the score of its step is read. For a family with
+            `turns`: the user turns.
         read: what is read there. "verdict": softmax over the next-token logits of `good` and `bad`. "label": softmax
             over two labels, of which the second means right. "value": sigmoid of one number. "outcome": sigmoid of
             one number at the end of the whole chat.
@@ -60,7 +61,7 @@ class Family:
     """
 
     name: str
-    layout: Callable[[Problem, Sequence[str]], list[Part]]
+    layout: Callable[[Problem, str, int], Part]
     read: Readout = "verdict"
     good: str = "+"
     bad: str = "-"
@@ -73,30 +74,31 @@ class Family:
     models: tuple[str, ...] = field(default=())
     hint: str = ""
 
-    def parts(self, problem: Problem, steps: Sequence[str]) -> list[Part]:
-        """One part per step; blank steps must have been left out (see `spoken`)."""
-        steps = [self._without_structure(step) for step in steps]
-        text = self._without_structure(problem.text)
-        laid = self.layout(problem if text == problem.text else Problem(text, id=problem.id), steps)
+    def part(self, problem: Problem, step: str, before: int) -> Part:
+        """What a step adds to the text, after so many others; it must not be blank."""
+        if self.reserved:
+            step, text = without(step, self.reserved), without(problem.text, self.reserved)
+            problem = problem if text == problem.text else Problem(text, id=problem.id)
+        laid = self.layout(problem, step, before)
         if self.turns is None:
             return laid
-        head, ask, between = self.turns.head, self.turns.ask, self.turns.between
-        first, *others = ("".join(part) for part in laid)
-        return [(head + first + ask,), *((self.good + between + turn + ask,) for turn in others)]
+        head = self.good + self.turns.between if before else self.turns.head
+        return (head + "".join(laid) + self.turns.ask,)
 
-    def prefixes(self, problem: Problem, steps: Sequence[str]) -> list[str]:
-        """Per step, the whole text up to where its score is read."""
-        texts: list[str] = []
-        for part in self.parts(problem, steps):
-            texts.append((texts[-1] if texts else "") + "".join(part))
+    def parts(self, problem: Problem, steps: Sequence[str]) -> list[Part]:
+        """One part per step; blank steps must have been left out (see `spoken`)."""
+        return [self.part(problem, step, i) for i, step in enumerate(steps)]
+
+    def prefixes(self, problem: Problem, steps: Sequence[str], begun: Sequence[str] = ()) -> list[str]:
+        """Per step, the whole text up to where its score is read; `begun` are those of the steps before, if any."""
+        texts = list(begun)
+        for step in steps:
+            texts.append((texts[-1] if texts else "") + "".join(self.part(problem, step, len(texts))))
         return texts
 
     def render(self, problem: Problem, steps: Sequence[str]) -> str:
         """The whole text up to where the score of the last step is read."""
         return self.prefixes(problem, steps)[-1]
-
-    def _without_structure(self, text: str) -> str:
-        return without(text, self.reserved) if self.reserved else text
 
 
 @lru_cache(maxsize=8192)  # a step is read again with each step that follows it
@@ -160,54 +162,53 @@ def recognise(*names: str) -> Family | None:
     return None
 
 
-def embedded_layout(problem: Problem, steps: Sequence[str]) -> list[Part]:
+def embedded_layout(problem: Problem, step: str, before: int) -> Part:
     """The format in which this project's own PRM was trained: the policy's chat, read at the last token of each step."""
     head = f"<|begin|><|system|>{SYSTEM_PROMPT}<|user|>{problem.text}<|assistant|>"
-    return [(head * (i == 0) + step,) for i, step in enumerate(steps)]
+    return (step if before else head + step,)
 
 
-def rlhflow_layout(problem: Problem, steps: Sequence[str]) -> list[Part]:
+def rlhflow_layout(problem: Problem, step: str, before: int) -> Part:
     """Each step is a user turn, the first with the question before it; the verdict is the assistant's next word."""
-    first, *others = (step.strip() for step in steps)
-    return [(f"{problem.text} {first}",), *((step,) for step in others)]
+    return (step.strip() if before else f"{problem.text} {step.strip()}",)
 
 
-def shepherd_layout(problem: Problem, steps: Sequence[str]) -> list[Part]:
+def shepherd_layout(problem: Problem, step: str, before: int) -> Part:
     """Question and steps on lines of their own; the verdict stands at the tag that ends each step."""
-    texts = [flat(step) for step in steps]
-    return [(f"{problem.text} {text} ки",) if i == 0 else (f"\n{text} ки",) for i, text in enumerate(texts)]
+    return (f"\n{flat(step)} ки" if before else f"{problem.text} {flat(step)} ки",)
 
 
-def versa_layout(problem: Problem, steps: Sequence[str]) -> list[Part]:
+def versa_layout(problem: Problem, step: str, before: int) -> Part:
     r"""Question, a space and a blank line; every step ends in " \n\n\n\n", which is one token of Llama 3."""
-    texts = [step.strip() + " \n\n\n\n" for step in steps]
-    return [(f"{problem.text} \n\n" * (i == 0) + text,) for i, text in enumerate(texts)]
+    text = step.strip() + " \n\n\n\n"
+    return (text if before else f"{problem.text} \n\n{text}",)
 
 
-def qwen_layout(problem: Problem, steps: Sequence[str]) -> list[Part]:
+def qwen_layout(problem: Problem, step: str, before: int) -> Part:
     """ChatML with the authors' system prompt; the steps, without separators, each followed by the tag."""
     system = "Please reason step by step, and put your final answer within \\boxed{}."
     head = (
         f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{problem.text}<|im_end|>\n<|im_start|>assistant\n"
     )
-    return [(head * (i == 0) + step.strip() + "<extra_0>",) for i, step in enumerate(steps)]
+    text = step.strip() + "<extra_0>"
+    return (text if before else head + text,)
 
 
-def skywork_layout(problem: Problem, steps: Sequence[str]) -> list[Part]:
+def skywork_layout(problem: Problem, step: str, before: int) -> Part:
     """BOS, the problem and a line break, then one line per step; the line break behind it is a token of its own."""
-    lines = [(flat(step), "\n") for step in steps]
-    return [("<|endoftext|>" + problem.text + "\n", *lines[0]), *lines[1:]]
+    line = (flat(step), "\n")
+    return line if before else ("<|endoftext|>" + problem.text + "\n", *line)
 
 
-def trl_layout(problem: Problem, steps: Sequence[str]) -> list[Part]:
+def trl_layout(problem: Problem, step: str, before: int) -> Part:
     """Problem and steps, each followed by a blank line, at the end of which the label stands."""
-    texts = [step.strip() + "\n\n" for step in steps]
-    return [(f"{problem.text}\n\n" * (i == 0) + text,) for i, text in enumerate(texts)]
+    text = step.strip() + "\n\n"
+    return (text if before else f"{problem.text}\n\n{text}",)
 
 
-def outcome_layout(problem: Problem, steps: Sequence[str]) -> list[Part]:
+def outcome_layout(problem: Problem, step: str, before: int) -> Part:
     """The chat as it is; the model's own template goes around it."""
-    return [(problem.text * (i == 0) + step,) for i, step in enumerate(steps)]
+    return (step if before else problem.text + step,)
 
 
 def flat(step: str) -> str:

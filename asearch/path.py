@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 from asearch.problem import STEP_SEPARATOR, Problem
@@ -128,7 +129,12 @@ class Path:
     @property
     def unscored(self) -> tuple[Step, ...]:
         """The steps at the end that have no score yet."""
-        return tuple(step for step in self.chain if step.score is None)
+        new: list[Step] = []
+        for path in self.lineage():
+            if path.step is None or path.step.score is not None:
+                break
+            new.append(path.step)
+        return tuple(reversed(new))
 
     def lineage(self) -> Iterator[Path]:
         """This path and its ancestors, without the empty root, youngest first."""
@@ -139,7 +145,7 @@ class Path:
 
     def with_scores(self, scores: Sequence[float]) -> Path:
         """The same path with its last steps scored, in order; the ancestors before them are shared."""
-        scored = list(self.lineage())[: len(scores)]
+        scored = list(islice(self.lineage(), len(scores)))
         if len(scored) < len(scores):
             raise ValueError(f"{len(scores)} scores are too many for a path of {self.depth} steps")
         path = scored[-1].parent if scored else self

@@ -237,14 +237,15 @@ class Search:
         return [await self._judge_one(path, scores.get(path)) for path in paths]
 
     async def _judge_one(self, path: Path, scores: Sequence[float] | Exception | None = None) -> Path | None:
-        if self.prm is None or not path.unscored:
+        new = len(path.unscored)
+        if self.prm is None or not new:
             return path
         try:
             if scores is None:
                 scores = [silence(path)] if is_blank(path) else await self.prm.score(path)
             if isinstance(scores, Exception):
                 raise scores
-            scored = path.with_scores(checked(scores, len(path.unscored)))
+            scored = path.with_scores(checked(scores, new))
         except (EndpointError, BudgetSpent) as failure:
             await self._lose(path, failure)
             return None
@@ -297,7 +298,8 @@ class Search:
 
     def value(self, path: Path) -> float:
         """What a path is worth: its step scores reduced to one number; 0 where there are none."""
-        return reduce_scores(path.scores, self.reduction) if path.scores else 0.0
+        scores = path.scores
+        return reduce_scores(scores, self.reduction) if scores else 0.0
 
     def rank(self, paths: Iterable[Path]) -> list[Path]:
         """Paths by value, best first; ties by their place in the tree."""
@@ -357,7 +359,7 @@ def join(first: Step, second: Step) -> Step:
 
 def is_blank(path: Path) -> bool:
     """Whether the last step says nothing."""
-    return path.step is not None and not path.step.text.strip()
+    return path.step is not None and (not path.step.text or path.step.text.isspace())
 
 
 def silence(path: Path) -> float:

@@ -7,7 +7,7 @@ ledger of the search down to the wire, so that clients and verifiers written by 
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from asearch.errors import AsearchError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,9 @@ class Usage:
     """Requests, tokens and time of a search, policy and PRM apart.
 
     `policy_tokens` are generated tokens; `policy_prompt_tokens` and `prm_tokens` are tokens read, of which the
-    `cached` ones came from the server's prefix cache (where it reports them). `scored` counts steps scored.
+    `cached` ones came from the server's prefix cache, where it reports them (of a batch, vLLM reports those of the last
+    prompt only, so `prm_cached_tokens` is then less than it was). `scored` counts steps scored; `prm_retries` are those
+    of the `retries` that the PRM needed.
 
     Of each server, `queue_seconds` is the sum of what requests waited for a permit, and `service_seconds` of what they
     took from there to the answer; a batch of several searches' scores is booked for the search whose item is its first.
@@ -40,6 +43,7 @@ class Usage:
     prm_cached_tokens: int = 0
     scored: int = 0
     retries: int = 0
+    prm_retries: int = 0
     seconds: float = 0.0
     policy_queue_seconds: float = 0.0
     policy_service_seconds: float = 0.0
@@ -55,6 +59,16 @@ class Usage:
     def tokens(self) -> int:
         """Tokens that a budget counts: those generated and those read by the PRM."""
         return self.policy_tokens + self.prm_tokens
+
+    @property
+    def policy_utilisation(self) -> float:
+        """The share of the time in which the policy had work of this search, waiting included; 0 where none passed."""
+        return self.policy_busy_seconds / self.seconds if self.seconds else 0.0
+
+    @property
+    def prm_utilisation(self) -> float:
+        """The same of the PRM."""
+        return self.prm_busy_seconds / self.seconds if self.seconds else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,21 +107,21 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 @dataclass(slots=True)
 class _Outstanding:
-    """How long anything has been outstanding."""
+    """How long anything has been outstanding: as long as anybody is inside the block."""
 
     count: int = 0
     since: float = 0.0
     before: float = 0.0
 
-    def enter(self, now: float) -> None:
+    def __enter__(self) -> None:
         if not self.count:
-            self.since = now
+            self.since = asyncio.get_running_loop().time()
         self.count += 1
 
-    def leave(self, now: float) -> None:
+    def __exit__(self, *_: object) -> None:
         self.count -= 1
         if not self.count:
-            self.before += now - self.since
+            self.before += asyncio.get_running_loop().time() - self.since
 
     def seconds(self) -> float:
         return self.before + (asyncio.get_running_loop().time() - self.since if self.count else 0.0)
@@ -140,15 +154,9 @@ class Ledger:
             self._spent[f"{role}_queue_seconds"] += queued
             self._spent[f"{role}_service_seconds"] += served
 
-    @contextmanager
-    def outstanding(self, role: Role) -> Iterator[None]:
+    def outstanding(self, role: Role) -> AbstractContextManager[None]:
         """Something of this search is at the policy or the PRM inside the block, or waits to be."""
-        mine, time = self._outstanding[role], asyncio.get_running_loop().time
-        mine.enter(time())
-        try:
-            yield
-        finally:
-            mine.leave(time())
+        return self._outstanding[role]
 
     @property
     def usage(self) -> Usage:
@@ -166,23 +174,23 @@ class Ledger:
             raise BudgetSpent("requests")
         self._calls += 1
 
-    def open_retry(self, *, bounded: bool) -> None:
+    def open_retry(self, *, bounded: bool, role: str = "policy") -> None:
         """Count another attempt at a call, which is a call, too.
 
         Args:
             bounded: it may be refused. One that serves several searches is counted for the first of them, and is not.
+            role: whose server it goes to.
 
         Raises:
             BudgetSpent: when it would be one too many.
         """
         if bounded and self.budget.requests is not None and self._calls >= self.budget.requests:
             raise BudgetSpent("requests")
-        self.book(retries=1)
+        self.book(retries=1, prm_retries=int(role == "prm"))
 
-    @asynccontextmanager
-    async def reserved(
+    def reserved(
         self, tokens: int, *, at_least: int | None = None, exact: Callable[[], Awaitable[int]] | None = None
-    ) -> AsyncIterator[int]:
+    ) -> AbstractAsyncContextManager[int]:
         """Set aside up to `tokens` tokens inside the block, and say how many there are.
 
         Waits while others hold what would be needed, and takes what is left when nobody does.
@@ -196,11 +204,16 @@ class Ledger:
             BudgetSpent: when fewer are left and nobody will give any back.
         """
         if self.budget.tokens is None:
-            yield tokens
-            return
-        if exact is not None and self._left(self.budget.tokens) < tokens:
+            return nullcontext(tokens)
+        return self._set_aside(self.budget.tokens, tokens, at_least, exact)
+
+    @asynccontextmanager
+    async def _set_aside(
+        self, limit: int, tokens: int, at_least: int | None, exact: Callable[[], Awaitable[int]] | None
+    ) -> AsyncIterator[int]:
+        if exact is not None and self._left(limit) < tokens:
             tokens = min(tokens, await exact())
-        while (left := self._left(self.budget.tokens)) < tokens and self._reserved:
+        while (left := self._left(limit)) < tokens and self._reserved:
             await self._wait_for_release()
         if left < (tokens if at_least is None else at_least):
             raise BudgetSpent("tokens")

@@ -14,7 +14,7 @@ LIBRARY = ROOT / "asearch"
 
 # Rooms by floor; a room may use rooms below it, and its neighbours' only where the list says so by standing earlier.
 LADDER = [
-    {"errors"},
+    {"errors", "serving"},
     {"concurrency", "usage", "problem", "plan"},
     {"transport", "path"},
     {"client", "families", "testing"},

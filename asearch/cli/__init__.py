@@ -7,6 +7,7 @@ shows the traceback.
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,10 @@ from asearch.errors import AsearchError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+# Container objects made between two looks of the garbage collector: a hundred times Python's own number. A search makes
+# many and leaves no cycles, and looking takes a tenth of the client's CPU (docs/speed.md). A library must not choose that.
+GARBAGE_THRESHOLD = 70_000
+
 # Each has NAME, HELP, add_arguments(parser) and run(arguments) -> exit status. What a command needs beyond the library
 # itself it imports when it runs, so that `asearch --help` stays quick.
 COMMANDS = (demo, solve, evaluate, report, plan, export, prm_bench, serve, doctor)
@@ -25,6 +30,8 @@ COMMANDS = (demo, solve, evaluate, report, plan, export, prm_bench, serve, docto
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
+    if argv is None:  # this process is the command's own
+        gc.set_threshold(GARBAGE_THRESHOLD, 10, 10)
     arguments = parser().parse_args(argv)
     try:
         status: int = arguments.run(arguments)

@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import orjson
+
 from asearch.client.replies import choices_of, finish_of, ids_of, text_of, text_steps
 from asearch.concurrency import Memo
 from asearch.errors import ProtocolError
@@ -144,8 +146,8 @@ class TokenDialect:
         ids = path.token_ids
         if ids is None:  # a path that was not made here, or that was cut from a whole solution
             ids = tuple(await self._tokenize(path.text))
-        prompt = [*rendered, *ids]
-        return prompt, len(prompt)
+        # JSON at once: a list of so many numbers, kept for as long as the request takes, is work for the garbage collector
+        return orjson.Fragment(orjson.dumps([*rendered, *ids])), len(rendered) + len(ids)
 
     def request(self, model: str, prompt: Any, draw: Draw) -> tuple[str, dict[str, Any]]:
         return COMPLETIONS, {"model": model, **completion(prompt, draw, engine=True)}

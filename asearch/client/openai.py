@@ -12,6 +12,7 @@ from asearch.client.trails import remember, trail_of
 from asearch.concurrency import Memo, together
 from asearch.errors import BadRequest, EndpointError, ProtocolError, UsageError
 from asearch.path import Step
+from asearch.transport import cached_tokens
 from asearch.usage import ledger
 
 if TYPE_CHECKING:
@@ -148,12 +149,11 @@ class OpenAIClient:
         steps = dialect.steps(reply, draw)
         remember(path, steps, trail, self.endpoint)
         usage = reply.get("usage") or {}
-        details = usage.get("prompt_tokens_details") or {}
         book.book(
             requests=1,
             policy_tokens=sum(step.tokens for step in steps),
             policy_prompt_tokens=usage.get("prompt_tokens") or 0,
-            policy_cached_tokens=details.get("cached_tokens") or 0,
+            policy_cached_tokens=cached_tokens(usage) or 0,
         )
         return steps
 

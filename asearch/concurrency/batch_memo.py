@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class BatchMemo(Generic[T, R]):
     def __init__(self, batcher: Batcher[T, R], *, max_size: int = 4096) -> None:
         self._batcher = batcher
         self._max_size = max_size
-        self._values: dict[T, R] = {}
+        self._values: OrderedDict[T, R] = OrderedDict()  # of a dict, the first of many that left is slow to find
         self._under_way: dict[T, asyncio.Future[dict[T, Exception]]] = {}
 
     def known(self, item: T) -> R | None:
@@ -44,21 +45,18 @@ class BatchMemo(Generic[T, R]):
             on_new: called with each result that was asked for here, and by nobody before.
         """
         found: dict[T, R | Exception] = {}
-        while missing := [item for item in items if item not in found and not self._look_up(item, found)]:
-            elsewhere = next((turn for item in missing if (turn := self._under_way.get(item)) is not None), None)
-            mine = [item for item in dict.fromkeys(missing) if item not in self._under_way]
+        missing = list(dict.fromkeys(items))
+        while missing:
+            found |= {item: self._values[item] for item in missing if item in self._values}
+            unknown = [item for item in missing if item not in found]
+            mine = [item for item in unknown if item not in self._under_way]
             if mine:
                 found |= await self._ask(mine, on_new)
-            elif elsewhere is not None:
-                failed = await asyncio.shield(elsewhere)
-                found |= {item: failed[item] for item in missing if item in failed}
+            elif unknown:
+                failed = await asyncio.shield(self._under_way[unknown[0]])
+                found |= {item: failed[item] for item in unknown if item in failed}
+            missing = [item for item in unknown if item not in found]
         return [found[item] for item in items]
-
-    def _look_up(self, item: T, found: dict[T, R | Exception]) -> bool:
-        if item not in self._values:
-            return False
-        found[item] = self._values[item]
-        return True
 
     async def _ask(self, items: list[T], on_new: Callable[[R], None] | None) -> dict[T, R | Exception]:
         turn: asyncio.Future[dict[T, Exception]] = asyncio.get_running_loop().create_future()
@@ -82,4 +80,4 @@ class BatchMemo(Generic[T, R]):
     def _remember(self, item: T, result: R) -> None:
         self._values[item] = result
         if len(self._values) > self._max_size:
-            del self._values[next(iter(self._values))]
+            self._values.popitem(last=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -24,18 +23,43 @@ HOPELESS = 2  # divisions without one success, after which failures of the serve
 
 
 @dataclass(slots=True, eq=False)
+class _Call:
+    """One who waits for items, and for whom he works (a ledger, a seniority).
+
+    Args:
+        future: done when the last of his items is, or when he has gone.
+        context: his.
+        left: items without a result.
+    """
+
+    future: asyncio.Future[None]
+    context: Context
+    left: int
+
+
+@dataclass(slots=True, eq=False)
 class _Entry(Generic[T, R]):
-    """One item, who waits for it, and for whom he works (a ledger, a seniority)."""
+    """One item of a call, and what came of it."""
 
     item: T
-    future: asyncio.Future[R]
-    context: Context
+    call: _Call
     lane: _Lane[T, R]
     queued: bool = True
+    settled: bool = False
+    result: R | Exception | None = None
 
-    def fail(self, failure: BaseException) -> None:
-        if not self.future.done():
-            self.future.set_exception(failure)
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits for a result."""
+        return not self.settled and not self.call.future.done()
+
+    def settle(self, result: R | Exception) -> None:
+        """Hand the result to the one who waits, if he still does; he wakes up when he has all of his."""
+        if self.wanted:
+            self.result, self.settled = result, True
+            self.call.left -= 1
+            if not self.call.left:
+                self.call.future.set_result(None)
 
 
 @dataclass(slots=True)
@@ -57,7 +81,8 @@ class Batcher(Generic[T, R]):
     A batch of which one item is bad is divided until that item stands alone; the others get their results.
 
     Args:
-        send: takes a list of items (and their lane, where there are lanes) and returns as many results in order.
+        send: takes a list of items (and their lane, where there are lanes) and returns as many results in order; an
+            exception among them is the failure of that item alone.
         concurrency: batches that may be under way at once, in each lane.
         max_items: items in one batch.
         max_cost: the sum of `cost` over the items of one batch (tokens, say).
@@ -67,7 +92,7 @@ class Batcher(Generic[T, R]):
 
     def __init__(
         self,
-        send: Callable[..., Awaitable[Sequence[R]]],
+        send: Callable[..., Awaitable[Sequence[R | Exception]]],
         *,
         concurrency: int = 2,
         max_items: int = 64,
@@ -106,47 +131,43 @@ class Batcher(Generic[T, R]):
         Raises:
             Closed: the batcher was closed, before or meanwhile.
         """
-        entry = self._enter(item)
-        try:
-            return await entry.future
-        finally:
-            self._leave(entry)
+        (result,) = await self.submit_all([item])
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     async def submit_all(self, items: Sequence[T]) -> list[R | Exception]:
         """Hand in several items and wait for all; an item that failed has its exception in its place.
 
-        As `submit` for each of them at once, without a task for each.
+        As `submit` for each of them at once, without a task or a future for each.
 
         Raises:
             Closed: the batcher was closed before.
         """
-        entries = [self._enter(item) for item in items]
-        try:
-            for entry in entries:
-                with suppress(Exception):
-                    await entry.future
-        finally:
-            for entry in entries:
-                self._leave(entry)
-        return [entry.future.exception() or entry.future.result() for entry in entries]  # type: ignore[misc]
-
-    def _enter(self, item: T) -> _Entry[T, R]:
         if self._closed:
             raise Closed("the batcher is closed")
+        if not items:
+            return []
         loop = asyncio.get_running_loop()
+        call = _Call(loop.create_future(), copy_context(), len(items))
+        entries = [self._enter(item, call) for item in items]
+        if self._wake is None:  # one turn later, so that those who come together travel together
+            self._wake = loop.call_soon(self._dispatch)
+        try:
+            await call.future
+        finally:
+            call.future.cancel()  # what was not sent yet, and is not wanted any longer, is not sent
+            for entry in entries:
+                entry.lane.waiting -= entry.queued
+                entry.queued = False
+        return [entry.result for entry in entries]  # type: ignore[misc]  # all are settled
+
+    def _enter(self, item: T, call: _Call) -> _Entry[T, R]:
         lane = self._lanes.setdefault(self._lane_of(item) if self._lane_of else None, _Lane())
-        entry: _Entry[T, R] = _Entry(item, loop.create_future(), copy_context(), lane)
+        entry: _Entry[T, R] = _Entry(item, call, lane)
         heapq.heappush(lane.queue, (seniority.get(), next(self._order), entry))
         lane.waiting += 1
-        if self._wake is None:  # one turn later, so that siblings that arrive together travel together
-            self._wake = loop.call_soon(self._dispatch)
         return entry
-
-    def _leave(self, entry: _Entry[T, R]) -> None:
-        """Nobody waits for the entry any longer; one that was cancelled before it was sent is not sent."""
-        entry.future.cancel()
-        entry.lane.waiting -= entry.queued
-        entry.queued = False
 
     async def aclose(self) -> None:
         """Stop at once: whoever still waits gets `Closed` instead of a result."""
@@ -154,7 +175,7 @@ class Batcher(Generic[T, R]):
         lanes = list(self._lanes.values())
         for lane in lanes:
             for _, _, entry in lane.queue:
-                entry.fail(Closed("the batcher was closed before this item was sent"))
+                entry.settle(Closed("the batcher was closed before this item was sent"))
             lane.queue.clear()
         await cancel_and_wait([task for lane in lanes for task in lane.running])
 
@@ -171,10 +192,11 @@ class Batcher(Generic[T, R]):
         while lane.queue and len(lane.running) < self.concurrency:
             batch = self._take(lane)
             if batch:
-                task = asyncio.get_running_loop().create_task(self._run(batch, name), context=batch[0].context)
+                context = batch[0].call.context.copy()  # other items of the same call may be in another batch
+                task = asyncio.get_running_loop().create_task(self._run(batch, name), context=context)
                 lane.running.add(task)
                 task.add_done_callback(lambda done: self._finished(name, done))
-                cancel_when_done(task, [entry.future for entry in batch])  # no caller left: the request goes, too
+                cancel_when_done(task, {entry.call.future for entry in batch})  # no caller left: the request goes, too
         if not lane.queue and not lane.running:
             del self._lanes[name]
 
@@ -187,7 +209,7 @@ class Batcher(Generic[T, R]):
         cost = 0.0
         while lane.queue and len(batch) < self.max_items:
             entry = lane.queue[0][2]
-            if not entry.future.done():  # else its caller was cancelled while it waited
+            if entry.wanted:  # else its caller was cancelled while it waited
                 cost += self._cost(entry.item)
                 if batch and cost > self.max_cost:
                     break
@@ -202,7 +224,7 @@ class Batcher(Generic[T, R]):
             await self._deliver(batch, lane)
         finally:
             for entry in batch:
-                entry.fail(Closed("the batcher was closed while this item was under way"))
+                entry.settle(Closed("the batcher was closed while this item was under way"))
 
     async def _deliver(self, batch: list[_Entry[T, R]], lane: Hashable) -> None:
         """Send a batch; divide what failed, level by level, until each bad item stands alone."""
@@ -221,11 +243,11 @@ class Batcher(Generic[T, R]):
                     parts += [part[:half], part[half:]]
                 else:
                     for entry in part:
-                        entry.fail(failure)
+                        entry.settle(failure)
 
     async def _attempt(self, batch: list[_Entry[T, R]], lane: Hashable) -> Exception | None:
         """Send and hand out the results; what went wrong, if anything."""
-        wanted = [entry for entry in batch if not entry.future.done()]
+        wanted = [entry for entry in batch if entry.wanted]
         if not wanted:
             return None
         try:
@@ -236,8 +258,7 @@ class Batcher(Generic[T, R]):
         if len(results) != len(wanted):
             return RuntimeError(f"a batch of {len(wanted)} items came back with {len(results)} results")
         for entry, result in zip(wanted, results, strict=True):
-            if not entry.future.done():
-                entry.future.set_result(result)
+            entry.settle(result)
         return None
 
 

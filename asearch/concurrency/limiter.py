@@ -75,12 +75,11 @@ class Limiter:
         Raises:
             Evicted: `evict` was called while this request waited.
         """
-        admission = await self._acquire(units)
+        admission = await self.acquire(units)
         try:
             yield admission
         finally:
-            self.in_use -= units
-            self._admit()
+            self.release(units)
 
     async def vacancy(self) -> None:
         """Wait until there is room and nobody waits for it: the moment to begin something new."""
@@ -117,7 +116,8 @@ class Limiter:
         self._stop_alarm()
         self._admit()
 
-    async def _acquire(self, units: int) -> int:
+    async def acquire(self, units: int = 1) -> int:
+        """The first half of `hold`, for whoever does this thousands of times: `release` must follow, whatever happens."""
         if self.has_room(units):
             return self._let_in(units)
         ticket: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -133,6 +133,11 @@ class Limiter:
                 self.in_use -= units
             self._admit()
             raise
+
+    def release(self, units: int = 1) -> None:
+        """Give back what `acquire` took."""
+        self.in_use -= units
+        self._admit()
 
     def _admit(self) -> None:
         while self._queue:

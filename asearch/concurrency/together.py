@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Collection, Coroutine, Iterable
     from typing import Any
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ async def cancel_and_wait(tasks: Iterable[asyncio.Future[Any]]) -> None:
             task.exception()  # seen: nobody else will ask
 
 
-def cancel_when_done(task: asyncio.Task[Any], futures: Sequence[asyncio.Future[Any]]) -> None:
+def cancel_when_done(task: asyncio.Task[Any], futures: Collection[asyncio.Future[Any]]) -> None:
     """Cancel a task once all of the futures are done, by whatever way: nobody waits for it any longer."""
     waiting = set(futures)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from asearch.errors import EndpointError
 from asearch.prm.base import OWN_SERVER
+from asearch.transport import cached_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +63,7 @@ async def read_twice(endpoint: Endpoint, model: str, prompt: Any) -> tuple[int, 
     before = await _hits(replica)
     usage = (await endpoint.post("/v1/completions", body, replica=replica)).get("usage") or {}
     length = int(usage.get("prompt_tokens") or 0)
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+    cached = cached_tokens(usage)
     if cached is not None:
         return length, float(cached)
     after = await _hits(replica)

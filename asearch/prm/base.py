@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from asearch.client import make_endpoint, served_model
-from asearch.concurrency import Memo
-from asearch.errors import NotFound, ProtocolError, UsageError
+from asearch.concurrency import Memo, together
+from asearch.errors import EndpointError, NotFound, ProtocolError, UsageError
 from asearch.families import FAMILIES, Family, by_name, recognise, spoken
 from asearch.prm.tokens import Counter
 
@@ -50,20 +50,23 @@ class Reading:
 
     def __init__(self, path: Path) -> None:
         chain = path.chain
+        first = len(chain) - len(path.unscored)
         self.said, last = spoken([step.text for step in chain])
-        self._asked = last[len(chain) - sum(step.score is None for step in chain) :]
-        wanted = {place for place in self._asked if place >= 0}
-        self._known = {
-            place: step.score
-            for step, place in zip(chain, last, strict=True)
-            if step.score is not None and place in wanted and step.text.strip()
-        }
-        self.new = sorted(wanted - self._known.keys())
+        self._asked = last[first:]
+        self._known: dict[int, float | None] = {-1: 0.0}
+        if first and last[first - 1] in self._asked:  # what is asked first says nothing new
+            self._known[last[first - 1]] = chain[last.index(last[first - 1])].score
+        self.new = sorted(set(self._asked) - self._known.keys())
 
     def spread(self, scores: Sequence[float]) -> list[float]:
         """Scores of `new` -> scores of the path's unscored steps."""
         known = self._known | dict(zip(self.new, scores, strict=True))
-        return [known.get(place, 0.0) for place in self._asked]
+        return [known[place] or 0.0 for place in self._asked]
+
+
+def says_one_thing(path: Path) -> bool:
+    """Whether all that wants a score is the last step, and that says something: so it nearly always is in a search."""
+    return len(path.unscored) == 1 and path.step is not None and bool(path.step.text.strip())
 
 
 class ServedPRM(ABC):
@@ -100,6 +103,17 @@ class ServedPRM(ABC):
     @abstractmethod
     async def score(self, path: Path) -> list[float]:
         """The scores of `path.unscored`, in order."""
+
+    async def score_all(self, paths: Sequence[Path]) -> list[list[float] | Exception]:
+        """As `score` for each path at once; where one failed, its exception stands in its place."""
+
+        async def one(path: Path) -> list[float] | Exception:
+            try:
+                return await self.score(path)
+            except EndpointError as failure:
+                return failure
+
+        return await together(one(path) for path in paths)
 
     async def connect(self) -> None:
         await self._connected.get(None)
@@ -220,8 +234,3 @@ def listed(reply: Json, key: str, count: int, endpoint: Endpoint) -> list[Json]:
         got = len(items) if isinstance(items, list) else "none"
         raise ProtocolError(f"asked for {count} scores and got {got}", endpoint=endpoint.url)
     return sorted(items, key=lambda item: int(item.get("index", 0)))
-
-
-def read_tokens(reply: Json) -> int:
-    """How many tokens the server says it has read."""
-    return int((reply.get("usage") or {}).get("prompt_tokens") or 0)

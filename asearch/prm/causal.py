@@ -13,8 +13,8 @@ a bound, and counted in `bounded`.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from asearch.concurrency import Batcher, BatchMemo, together
 from asearch.errors import BadRequest, EndpointError, NotFound, ProtocolError, UsageError
@@ -24,11 +24,11 @@ from asearch.prm.base import (
     ServedPRM,
     checked,
     listed,
-    read_tokens,
+    says_one_thing,
     softmax_first,
 )
 from asearch.prm.placing import place, with_beginnings
-from asearch.prm.tokens import share_out
+from asearch.prm.tokens import read_in
 from asearch.usage import ledger
 
 if TYPE_CHECKING:
@@ -48,14 +48,14 @@ BEGINNINGS = ("<|begin_of_text|>", "<|begin|>", "<s>")  # TGI's tokenizer adds o
 log = logging.getLogger("asearch.prm")
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """One score as a server gave it: exact or a bound, the tokens read for it, and the requests it took."""
 
     score: float
     bounded: bool
     tokens: int
     requests: int
+    cached: int = 0  # of the tokens, those from the server's prefix cache
 
 
 def scores_of(verdicts: Sequence[Verdict | Exception]) -> list[float]:
@@ -132,16 +132,30 @@ class CausalPRM(ServedPRM):
         For searches without a budget: no room is reserved.
         """
         await self.connect()
-        readings = [Reading(path) for path in paths]
-        asked = [self._prefixes(path, reading) for path, reading in zip(paths, readings, strict=True)]
+        begun: dict[Path, list[str]] = {}
+        readings = [None if says_one_thing(path) else Reading(path) for path in paths]
+        asked = [
+            [self._next_prefix(path, begun)] if reading is None else self._prefixes(path, reading)
+            for path, reading in zip(paths, readings, strict=True)
+        ]
         verdicts = iter(await self._verdicts([prefix for prefixes in asked for prefix in prefixes]))
         results: list[list[float] | Exception] = []
         for reading, prefixes in zip(readings, asked, strict=True):
             try:
-                results.append(reading.spread(scores_of([next(verdicts) for _ in prefixes])))
+                scores = scores_of([next(verdicts) for _ in prefixes])
+                results.append(scores if reading is None else reading.spread(scores))
             except EndpointError as failure:
                 results.append(failure)
         return results
+
+    def _next_prefix(self, path: Path, begun: dict[Path, list[str]]) -> str:
+        """The text after which a verdict on a path's only new step is wanted; `begun` keeps what its siblings share."""
+        before = path.parent
+        assert before is not None and path.step is not None  # noqa: S101, PT018 - it has a step
+        if before not in begun:
+            begun[before] = self._reader.prefixes(path.problem, Reading(before).said)
+        texts = self._reader.prefixes(path.problem, [path.step.text], begun[before])
+        return with_beginnings(texts, [len(texts) - 1])[0] if self.endpoint.several else texts[-1]
 
     def _prefixes(self, path: Path, reading: Reading) -> list[str]:
         """The texts after which a verdict is wanted."""
@@ -167,8 +181,12 @@ class CausalPRM(ServedPRM):
                 return await self._scores.get(prefixes, new.append)
         finally:
             if new:
-                requests, tokens = sum(verdict.requests for verdict in new), sum(verdict.tokens for verdict in new)
-                ledger.get().book(prm_requests=requests, prm_tokens=tokens, scored=len(new))
+                ledger.get().book(
+                    prm_requests=sum(verdict.requests for verdict in new),
+                    prm_tokens=sum(verdict.tokens for verdict in new),
+                    prm_cached_tokens=sum(verdict.cached for verdict in new),
+                    scored=len(new),
+                )
             if any(verdict.bounded for verdict in new):
                 self._note_bound(sum(verdict.bounded for verdict in new))
 
@@ -284,11 +302,11 @@ class SingledOut:
         reply = await self._send(body, len(prefixes), replica)
         choices = listed(reply, "choices", len(prefixes), self._endpoint)
         most = [self._tokens_of.most(prefix, special=self._family.bos) for prefix in prefixes]
-        shares = share_out(read_tokens(reply), [len(prefix) for prefix in prefixes], most)
+        shares = read_in(reply, [len(prefix) for prefix in prefixes], most)
         verdicts = []
-        for i, (choice, share) in enumerate(zip(choices, shares, strict=True)):
+        for i, (choice, read) in enumerate(zip(choices, shares, strict=True)):
             score, bounded = self._score(choice)
-            verdicts.append(Verdict(score, bounded, share, int(i == 0)))
+            verdicts.append(Verdict(score, bounded, read.tokens, int(i == 0), read.cached))
         return verdicts
 
     def _logprobs(self) -> Json:

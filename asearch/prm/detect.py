@@ -13,6 +13,8 @@ from asearch.prm.pooling import OutcomePRM, PoolingPRM
 from asearch.transport import is_source
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from asearch.families import Family
     from asearch.path import Path
 
@@ -44,6 +46,9 @@ class DetectedPRM(ServedPRM):
 
     async def score(self, path: Path) -> list[float]:
         return list(await (await self._prm.get(None)).score(path))
+
+    async def score_all(self, paths: Sequence[Path]) -> list[list[float] | Exception]:
+        return await (await self._prm.get(None)).score_all(paths)
 
     async def connect(self) -> None:
         await (await self._prm.get(None)).connect()

@@ -41,9 +41,10 @@ class FunctionPRM:
             return []
         ledger.get().open_call()
         texts = [step.text for step in path.chain]
-        value = self._function(path.problem.text, texts)
-        if inspect.isawaitable(value):
-            value = await value
+        with ledger.get().outstanding("prm"):
+            value = self._function(path.problem.text, texts)
+            if inspect.isawaitable(value):
+                value = await value
         scores = _as_scores(value, new)
         if len(scores) not in (new, len(texts)):
             raise ProtocolError(f"the verifier returned {len(scores)} scores for {len(texts)} steps")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from asearch.concurrency import Batcher, Memo, together
+from asearch.concurrency import Batcher, BatchMemo, Memo, together
 from asearch.errors import EndpointError, NotFound, ProtocolError
-from asearch.prm.base import Reading, ServedPRM, checked, listed, read_tokens
+from asearch.prm.base import Reading, ServedPRM, checked, listed
 from asearch.prm.placing import place
-from asearch.prm.tokens import as_prompt, most_tokens, share_out
+from asearch.prm.tokens import Read, Solution, as_prompt, most_tokens, read_in
 from asearch.usage import ledger
 
 if TYPE_CHECKING:
@@ -24,13 +24,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """One path on its way: what is sent for it, and how to tell its rows from each other."""
+    """One solution on its way: what is sent for it, and how to tell its rows from each other.
+
+    Args:
+        problem: of the solution.
+        steps: their texts, none of them blank.
+        input: as it is sent; None: problem and steps as they are, for our own server.
+        most: tokens that the server can count for it.
+        ends: tokens up to the end of each step, where they are known.
+    """
 
     problem: Problem
     steps: tuple[str, ...]
-    input: str | tuple[int, ...] | None  # None: problem and steps as they are, for our own server
-    most: int  # tokens that the server can count for it
-    ends: tuple[int, ...] | None = None  # tokens up to the end of each step, where they are known
+    input: str | tuple[int, ...] | None = field(compare=False)
+    most: int = field(compare=False)
+    ends: tuple[int, ...] | None = field(default=None, compare=False)
 
     @property
     def size(self) -> int:
@@ -42,11 +50,11 @@ class _Item:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rows:
-    """What came back for one path."""
+class _Scores:
+    """What came back for one solution: a score per step, the tokens read for it, and the requests it took."""
 
-    rows: list[list[float]]
-    tokens: int
+    scores: tuple[float, ...]
+    read: Read
     requests: int
 
 
@@ -76,9 +84,8 @@ class PoolingPRM(ServedPRM):
         **endpoint: Any,
     ) -> None:
         super().__init__(url, model=model, family=family, api_key=api_key, **endpoint)
-        self._scores: Memo[tuple[Problem, tuple[str, ...]], tuple[float, ...]] = Memo(self._score_steps)
         self._tokens: Memo[tuple[str, bool], tuple[int, ...]] = Memo(self._tokenize)
-        self._batcher: Batcher[_Item, _Rows] = Batcher(
+        self._batcher: Batcher[_Item, _Scores] = Batcher(
             self._ask,
             concurrency=concurrency,
             max_items=64,
@@ -86,6 +93,7 @@ class PoolingPRM(ServedPRM):
             cost=lambda item: item.size,
             lane=lambda item: place(self.endpoint, item.beginnings, self._batcher.waiting_in),
         )
+        self._scores: BatchMemo[_Item, _Scores] = BatchMemo(self._batcher)
 
     async def aclose(self) -> None:
         await self._batcher.aclose()
@@ -96,65 +104,100 @@ class PoolingPRM(ServedPRM):
         if not reading.new:
             return reading.spread([])
         await self.connect()
-        book = ledger.get()
-        book.open_call()
+        ledger.get().open_call()
         async with self._room(path.problem, reading.said):
-            with book.outstanding("prm"):
-                scores = await self._scores.get((path.problem, tuple(reading.said)))
-        book.book(scored=len(reading.new))
-        return reading.spread([scores[i] for i in reading.new])
+            (scores,) = await self.score_all([path])
+        if isinstance(scores, Exception):
+            raise scores
+        return scores
+
+    async def score_all(self, paths: Sequence[Path]) -> list[list[float] | Exception]:
+        """As `score` for each path, without a task for each; where one failed, its exception stands in its place.
+
+        For searches without a budget: no room is reserved.
+        """
+        await self.connect()
+        readings = [Reading(path) for path in paths]
+        asked = [(path.problem, tuple(r.said)) for path, r in zip(paths, readings, strict=True) if r.new]
+        with ledger.get().outstanding("prm"):
+            found = iter(await self._read(await self._items(asked)))
+        return [spread(reading, next(found)) if reading.new else reading.spread([]) for reading in readings]
+
+    async def _read(self, items: Sequence[_Item | EndpointError]) -> list[_Scores | Exception]:
+        """The scores of solutions; what nobody asked before is booked for this search."""
+        new: list[_Scores] = []
+        try:
+            found = iter(await self._scores.get([i for i in items if isinstance(i, _Item)], new.append))
+            return [next(found) if isinstance(item, _Item) else item for item in items]
+        finally:
+            ledger.get().book(
+                prm_requests=sum(scores.requests for scores in new),
+                prm_tokens=sum(scores.read.tokens for scores in new),
+                prm_cached_tokens=sum(scores.read.cached for scores in new),
+            )
 
     def _room(self, problem: Problem, steps: list[str]) -> AbstractAsyncContextManager[int]:
         """Room in the search's budget for reading these steps, as the family lays them out."""
         book = ledger.get()
         if book.budget.tokens is None:
             return book.reserved(0)
-        text = self._reader.render(problem, steps)
-        if self.server == "own":  # it reads steps, not texts, and cannot be asked how many tokens they have
-            return book.reserved(most_tokens(text))
-        if not self._reader.fragments:
-            return self._tokens_of.room([text], special=self._reader.bos)
+        if self.server == "own" or not self._reader.fragments:
+            return self._tokens_of.room([self._prompt(problem, tuple(steps))], special=self._reader.bos)
 
         async def exact() -> int:
-            return (await self._item(problem, tuple(steps))).most
+            return (await self._as_tokens(problem, tuple(steps))).most
 
-        return book.reserved(most_tokens(text), exact=exact)
+        return book.reserved(most_tokens(self._reader.render(problem, steps)), exact=exact)
 
-    async def _score_steps(self, key: tuple[Problem, tuple[str, ...]]) -> tuple[float, ...]:
-        problem, steps = key
-        item = await self._item(problem, steps)
-        got = await self._batcher.submit(item)
-        ledger.get().book(prm_requests=got.requests, prm_tokens=got.tokens)
-        rows = await self._per_step(item, got.rows)
-        return tuple(self._score_row(row) for row in rows)
+    def _prompt(self, problem: Problem, steps: tuple[str, ...]) -> str | Solution:
+        """What is read, as the server can be asked to count it."""
+        text = self._reader.render(problem, steps)
+        return Solution(problem.text, steps, text) if self.server == "own" else text
 
-    async def _item(self, problem: Problem, steps: tuple[str, ...]) -> _Item:
+    async def _items(self, asked: Sequence[tuple[Problem, tuple[str, ...]]]) -> list[_Item | EndpointError]:
         """What to send: the steps as they are to our own server, text or token ids to others."""
-        if self.server == "own":
-            return _Item(problem, steps, None, most_tokens(self._reader.render(problem, steps)))
-        parts = self._reader.parts(problem, steps)
-        if not self._reader.fragments:
-            text = "".join(fragment for part in parts for fragment in part)
-            return _Item(problem, steps, text, self._tokens_of.most(text, special=self._reader.bos))
+        if self.server == "own" or not self._reader.fragments:
+            return [self._as_text(*solution) for solution in asked]
+
+        async def as_tokens(problem: Problem, steps: tuple[str, ...]) -> _Item | EndpointError:
+            try:
+                return await self._as_tokens(problem, steps)
+            except EndpointError as failure:
+                return failure
+
+        return await together(as_tokens(*solution) for solution in asked)
+
+    def _as_text(self, problem: Problem, steps: tuple[str, ...]) -> _Item:
+        prompt = self._prompt(problem, steps)
+        most = self._tokens_of.most(prompt, special=self._reader.bos)
+        return _Item(problem, steps, prompt if isinstance(prompt, str) else None, most)
+
+    async def _as_tokens(self, problem: Problem, steps: tuple[str, ...]) -> _Item:
         ids: list[int] = []
         ends: list[int] = []
-        for part in parts:
+        for part in self._reader.parts(problem, steps):
             for tokens in await together(self._tokens.get((fragment, False)) for fragment in part):
                 ids += tokens
             ends.append(len(ids))
         return _Item(problem, steps, tuple(ids), len(ids), tuple(ends))
 
-    async def _ask(self, items: list[_Item], replica: Replica | None) -> list[_Rows]:
+    async def _ask(self, items: list[_Item], replica: Replica | None) -> list[_Scores | Exception]:
         inputs = [i.input if i.input is not None else {"problem": i.problem.text, "steps": i.steps} for i in items]
         body = {"model": self.model, "input": inputs, "add_special_tokens": self._reader.bos}
         try:
             reply = await self.endpoint.post("/pooling", body, units=len(items), replica=replica)
         except NotFound as failure:
             raise self._no_pooling(failure) from failure
-        data = listed(reply, "data", len(items), self.endpoint)
-        shares = share_out(read_tokens(reply), [item.size for item in items], [item.most for item in items])
-        rows = [self._rows(entry) for entry in data]
-        return [_Rows(r, share, int(i == 0)) for i, (r, share) in enumerate(zip(rows, shares, strict=True))]
+        rows = [self._rows(entry) for entry in listed(reply, "data", len(items), self.endpoint)]
+        reads = read_in(reply, [item.size for item in items], [item.most for item in items])
+        found: list[_Scores | Exception] = []
+        for item, its_rows, read in zip(await self._ended(items, rows), rows, reads, strict=True):
+            first = not any(isinstance(scores, _Scores) for scores in found)
+            try:
+                found.append(_Scores(self._scores_in(item, its_rows), read, int(first)))
+            except ProtocolError as failure:  # of this solution; the others have theirs
+                found.append(failure)
+        return found
 
     def _no_pooling(self, failure: EndpointError) -> ProtocolError:
         return ProtocolError(
@@ -172,23 +215,38 @@ class PoolingPRM(ServedPRM):
         except (TypeError, ValueError):
             raise ProtocolError("the rows of scores are not numbers", endpoint=self.endpoint.url) from None
 
-    async def _per_step(self, item: _Item, rows: list[list[float]]) -> list[list[float]]:
-        """One row per step, from rows per step or per token."""
-        if len(rows) == len(item.steps):
-            return rows
-        ends = item.ends
-        if ends is None and isinstance(item.input, str) and len(rows) > len(item.steps):
+    async def _ended(self, items: Sequence[_Item], rows: Sequence[list[list[float]]]) -> list[_Item]:
+        """The items with the ends of their steps, where a text came back with a row per token."""
+
+        async def ended(item: _Item) -> _Item:
             prefixes = self._reader.prefixes(item.problem, item.steps)
-            ends = tuple([len(await self._tokens.get((prefix, self._reader.bos))) for prefix in prefixes])
-        if ends is None or len(rows) != ends[-1]:
-            tag = f" at {self._reader.tag!r}" if self._reader.tag else ""
-            raise ProtocolError(
-                f"{len(rows)} rows of scores for {len(item.steps)} steps; is the model of the family "
-                f"{self._reader.name}, and does its server read{tag}? "
-                "(vLLM: --pooler-config '{\"step_tag_id\": ID}')",
-                endpoint=self.endpoint.url,
-            )
-        return [rows[end - 1] for end in ends]
+            lengths = [len(await self._tokens.get((prefix, self._reader.bos))) for prefix in prefixes]
+            return replace(item, ends=tuple(lengths))
+
+        per_token = [
+            item
+            for item, its in zip(items, rows, strict=True)
+            if item.ends is None and isinstance(item.input, str) and len(its) > len(item.steps)
+        ]
+        known = dict(zip(per_token, await together(ended(item) for item in per_token), strict=True))
+        return [known.get(item, item) for item in items]
+
+    def _scores_in(self, item: _Item, rows: list[list[float]]) -> tuple[float, ...]:
+        """One score per step, from rows per step or per token."""
+        if len(rows) != len(item.steps):
+            if item.ends is None or len(rows) != item.ends[-1]:
+                raise self._wrong_rows(len(rows), len(item.steps))
+            rows = [rows[end - 1] for end in item.ends]
+        return tuple(self._score_row(row) for row in rows)
+
+    def _wrong_rows(self, rows: int, steps: int) -> ProtocolError:
+        tag = f" at {self._reader.tag!r}" if self._reader.tag else ""
+        return ProtocolError(
+            f"{rows} rows of scores for {steps} steps; is the model of the family "
+            f"{self._reader.name}, and does its server read{tag}? "
+            "(vLLM: --pooler-config '{\"step_tag_id\": ID}')",
+            endpoint=self.endpoint.url,
+        )
 
     def _score_row(self, row: list[float]) -> float:
         """[p] or [p_bad, p_good] -> p_good."""
@@ -211,6 +269,14 @@ class PoolingPRM(ServedPRM):
         if not isinstance(tokens, list):
             raise ProtocolError("/tokenize answered without tokens", endpoint=self.endpoint.url)
         return tuple(tokens)
+
+
+def spread(reading: Reading, found: _Scores | Exception) -> list[float] | Exception:
+    """The scores of a reading's new steps, booked for this search; or why there are none."""
+    if isinstance(found, Exception):
+        return found
+    ledger.get().book(scored=len(reading.new))
+    return reading.spread([found.scores[i] for i in reading.new])
 
 
 class OutcomePRM(ServedPRM):
@@ -258,7 +324,8 @@ class OutcomePRM(ServedPRM):
                 status=failure.status,
             ) from failure
         (entry,) = listed(reply, "data", 1, self.endpoint)
-        ledger.get().book(prm_requests=1, prm_tokens=read_tokens(reply))
+        (read,) = read_in(reply)
+        ledger.get().book(prm_requests=1, prm_tokens=read.tokens, prm_cached_tokens=read.cached)
         try:
             return checked(float(entry["probs"][self.label]), self.endpoint)
         except (KeyError, TypeError, IndexError, ValueError):

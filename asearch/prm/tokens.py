@@ -7,22 +7,40 @@ asked, so that what is left can be spent.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asearch.concurrency import Memo, together
 from asearch.errors import BadRequest, NotFound, ProtocolError
+from asearch.transport import cached_tokens
 from asearch.usage import ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from asearch.transport import Endpoint
+    from asearch.transport import Endpoint, Json
 
 SPECIAL = 2  # tokens that a tokenizer may put around a text: a beginning and an end
 TEMPLATE = 256  # tokens that a chat template may put around the turns; Llama 3.1's, with its dates, takes 40
 
-Prompt = str | tuple[tuple[str, str], ...]  # a text, or the turns of a chat as (role, content)
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """What this project's PRM server is sent: problem and steps as they are, which it lays out itself.
+
+    Args:
+        problem: its text.
+        steps: the texts of the steps, none of them blank.
+        text: the layout as the client knows it; the server's may have a chat template of its own.
+    """
+
+    problem: str
+    steps: tuple[str, ...]
+    text: str = field(compare=False)
+
+
+Prompt = str | Solution | tuple[tuple[str, str], ...]  # a text, a solution, or the turns of a chat as (role, content)
 
 
 def as_prompt(messages: Sequence[Mapping[str, str]]) -> Prompt:
@@ -67,6 +85,8 @@ class Counter:
         body: dict[str, Any] = {"model": self._model()}
         if isinstance(prompt, str):
             body |= {"prompt": prompt, "add_special_tokens": special}
+        elif isinstance(prompt, Solution):
+            body |= {"problem": prompt.problem, "steps": prompt.steps}
         else:
             turns = [{"role": role, "content": content} for role, content in prompt]
             body |= {"messages": turns, "add_generation_prompt": prompt[-1][0] == "user"}
@@ -79,9 +99,34 @@ class Counter:
 
 def most_tokens(prompt: Prompt) -> int:
     """The bound: one token per byte, and those that tokenizer and template add."""
-    if isinstance(prompt, str):
-        return len(prompt.encode()) + SPECIAL
+    if not isinstance(prompt, tuple):
+        text = prompt if isinstance(prompt, str) else prompt.text
+        return (len(text) if text.isascii() else len(text.encode())) + SPECIAL  # the former looks at no character
     return sum(len(content.encode()) for _, content in prompt) + TEMPLATE
+
+
+class Read(NamedTuple):
+    """Tokens that a server read, of which some came from its prefix cache."""
+
+    tokens: int
+    cached: int
+
+
+def read_in(reply: Json, sizes: Sequence[int] = (1,), most: Sequence[int] | None = None) -> list[Read]:
+    """What a server says it has read for a batch, shared out among its items; what it does not say is 0.
+
+    Args:
+        reply: with `usage`, as OpenAI-like servers give it.
+        sizes: of the items, by any measure.
+        most: what each of them can have taken at most; None: anything.
+    """
+    usage = reply.get("usage")
+    total = int(usage.get("prompt_tokens") or 0) if isinstance(usage, dict) else 0
+    tokens = share_out(total, sizes, [total] * len(sizes) if most is None else most)
+    cached = min(cached_tokens(usage) or 0, total)
+    if not cached:
+        return [Read(share, 0) for share in tokens]
+    return [Read(*read) for read in zip(tokens, share_out(cached, tokens, tokens), strict=True)]
 
 
 def share_out(total: int, sizes: Sequence[int], most: Sequence[int]) -> list[int]:

@@ -14,6 +14,7 @@ from asearch.proxy.errors import ApiError
 from asearch.proxy.replies import Replies
 from asearch.proxy.searches import order_of
 from asearch.proxy.stream import EventStream, Thoughts
+from asearch.serving import BodyError, read_body
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from asearch.proxy.searches import Order, Searches, Tell
     from asearch.proxy.wire import ChatRequest
 
-BODY_SECONDS = 60.0  # for the body of a request to arrive
 HASTE = 0.9  # of the client's patience: the answer must still travel
 READ_TIMEOUT = "X-Stainless-Read-Timeout"  # how long the official clients wait for an answer, in seconds
 
@@ -135,15 +135,10 @@ async def _body(http: web.Request) -> bytes:
     """The body of a request, in JSON by its own account: a web page cannot send that anywhere unasked."""
     if http.content_type != "application/json":
         raise ApiError("the body must be JSON, with Content-Type: application/json", status=415)
-    if http.headers.get("Content-Encoding", "identity") != "identity":
-        raise ApiError("the body must not be compressed", status=415)
     try:
-        async with asyncio.timeout(BODY_SECONDS):
-            return await http.read()
-    except TimeoutError:
-        raise ApiError(f"the body did not arrive within {BODY_SECONDS:g} s", status=408) from None
-    except web.RequestPayloadError:
-        raise ApiError("the body ended before its length, as the headers give it") from None
+        return await read_body(http)
+    except BodyError as failure:
+        raise ApiError(str(failure), status=failure.status) from None
 
 
 def patience(request: ChatRequest, http: web.Request, most: float) -> float:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from aiohttp import web
 
+from asearch import serving
 from asearch.concurrency import together
 from asearch.errors import AsearchError
 from asearch.proxy.server import Proxy
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 KEEP_ALIVE = 75.0  # longer than clients keep idle connections, so that it is they who close them
 LAST_WORDS = 5.0  # for telling those whose searches were cut short
-BACKLOG = 1024
 MALFORMED = (aiohttp.http_exceptions.HttpProcessingError, web.RequestPayloadError)
 
 
@@ -40,25 +40,16 @@ async def listening(proxy: Proxy, host: str, port: int) -> AsyncIterator[tuple[s
     Raises:
         CannotListen: somebody else listens there, or it is no address of this machine.
     """
-    runner = web.AppRunner(
-        proxy.app(),
-        handler_cancellation=True,  # a client that leaves cancels its search
-        access_log=None,
-        auto_decompress=False,  # compressed bodies are refused: a small one can become a large one
-        logger=_wire_log(),
-        keepalive_timeout=KEEP_ALIVE,
-        shutdown_timeout=LAST_WORDS,
+    served = serving.listening(
+        proxy.app(), host, port, logger=_wire_log(), keepalive_timeout=KEEP_ALIVE, shutdown_timeout=LAST_WORDS
     )
-    await runner.setup()
-    try:
+    async with AsyncExitStack() as stack:
         try:
-            await web.TCPSite(runner, host, port, backlog=BACKLOG).start()
+            runner = await stack.enter_async_context(served)
         except OSError as failure:
             reason = (failure.strerror or str(failure)).rpartition(": ")[2]
             raise CannotListen(f"cannot listen on {host}:{port}: {reason}; choose another --port or --host") from None
-        yield _url(runner), runner
-    finally:
-        await runner.cleanup()
+        yield serving.url_of(runner), runner
 
 
 async def run_until_stopped(
@@ -123,11 +114,6 @@ def _signals() -> asyncio.Queue[int]:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, came.put_nowait, number)
     return came
-
-
-def _url(runner: web.AppRunner) -> str:
-    name, number = runner.addresses[0][:2]
-    return f"http://[{name}]:{number}" if ":" in name else f"http://{name}:{number}"
 
 
 class _WithoutContents(logging.Filter):

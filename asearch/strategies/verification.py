@@ -12,7 +12,7 @@ from asearch.client import OpenAIClient, as_client
 from asearch.concurrency import together
 from asearch.errors import ProtocolError, UsageError
 from asearch.path import Path, Sampling
-from asearch.prm.tokens import Counter, as_prompt
+from asearch.prm.tokens import Counter, as_prompt, read_in
 from asearch.problem import verification
 from asearch.strategies.base import check_whole
 from asearch.strategies.samples import BestOfN
@@ -86,9 +86,10 @@ class SelfVerifier:
         }
         book.open_call()
         async with self._tokens_of.room([as_prompt(problem.messages)]):
-            reply = await endpoint.post("/v1/chat/completions", body, own=True)
-            usage = reply.get("usage") or {}
-            book.book(prm_requests=1, prm_tokens=usage.get("prompt_tokens") or 0)
+            with book.outstanding("policy"):  # whose server it is, and so are the seconds that it takes
+                reply = await endpoint.post("/v1/chat/completions", body, own=True)
+            (read,) = read_in(reply)
+            book.book(prm_requests=1, prm_tokens=read.tokens, prm_cached_tokens=read.cached)
         try:
             return share_of_yes(first_token(reply))
         except (KeyError, IndexError, TypeError, ValueError):

@@ -6,7 +6,7 @@ from asearch.transport.failures import error_for
 from asearch.transport.policies import Probes, Retry, Timeouts
 from asearch.transport.replica import Replica
 from asearch.transport.sources import Address, is_source
-from asearch.transport.stats import Counters, EndpointStats
+from asearch.transport.stats import Counters, EndpointStats, cached_tokens
 
 __all__ = [
     "Address",
@@ -19,6 +19,7 @@ __all__ = [
     "Retry",
     "Timeouts",
     "Trail",
+    "cached_tokens",
     "error_for",
     "is_source",
 ]

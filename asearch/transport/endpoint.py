@@ -188,8 +188,10 @@ class Endpoint:
             BudgetSpent: another attempt would pass the budget (only with `own`).
         """
         reply = self._expect(dict, route, await self._post(route, body, units, trail, replica, own=own))
-        for look in self.stats.on_exchange:
-            look(route, body, reply)
+        if self.stats.on_exchange:
+            sent = orjson.loads(orjson.dumps(body))  # parts of it may be JSON already
+            for look in self.stats.on_exchange:
+                look(route, sent, reply)
         return reply
 
     async def post_list(self, route: str, body: Mapping[str, Any], *, units: int = 1) -> list[Any]:
@@ -298,7 +300,7 @@ class Endpoint:
     def _path(self, route: str) -> str:
         return self.api + route.removeprefix("/v1") if route.startswith("/v1/") else route
 
-    async def _post(
+    def _post(
         self,
         route: str,
         body: Mapping[str, Any],
@@ -307,11 +309,9 @@ class Endpoint:
         replica: Replica | None,
         *,
         own: bool,
-    ) -> Any:
+    ) -> Awaitable[Any]:
         path, raw = self._path(route), orjson.dumps(body)
-        return await self.call(
-            lambda at: at.request("POST", path, raw), units=units, trail=trail, replica=replica, own=own
-        )
+        return self.call(lambda at: at.request("POST", path, raw), units=units, trail=trail, replica=replica, own=own)
 
     async def _enter(self) -> None:
         """Be on this event loop: `asyncio.run` may be called more than once, but not two loops at a time."""
@@ -335,22 +335,24 @@ class Endpoint:
             except EndpointError as failure:
                 self._fleet.failed(replica, failure)
                 raise
-        loop = asyncio.get_running_loop()
-        asked = loop.time()
-        async with replica.limiter.hold(units) as admission:
-            began = loop.time()
+        time, limiter = asyncio.get_running_loop().time, replica.limiter
+        asked = time()
+        admission = await limiter.acquire(units)
+        began = time()
+        try:
             replica.served += units
             for stats in replica.books:
                 stats.begin(began)
                 stats.sequences += units
-            try:
-                reply = await send(replica)
-            except EndpointError as failure:
-                self._learn(replica, failure, admission)
-                raise
-            finally:
-                self._book_times(replica, began - asked, began, loop.time())
-            replica.limiter.passed(units)
+            reply = await send(replica)
+        except EndpointError as failure:
+            self._learn(replica, failure, admission)
+            raise
+        else:
+            limiter.passed(units)
+        finally:
+            self._book_times(replica, began - asked, began, time())
+            limiter.release(units)
         if isinstance(reply, dict) and reply.get("usage"):
             for stats in replica.books:
                 stats.book_tokens(reply["usage"])
@@ -414,7 +416,7 @@ class Endpoint:
     # -- the books ----------------------------------------------------------------------------------------------------
 
     def _tell_retry(self, replica: Replica, failure: EndpointError, failures: int, *, moves: bool, own: bool) -> None:
-        ledger.get().open_retry(bounded=own)
+        ledger.get().open_retry(bounded=own, role=self.role)
         self._count(replica, "retries")
         if moves:
             self._count(replica, "moves")

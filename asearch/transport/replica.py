@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import socket
 import ssl
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import orjson
 
 from asearch.concurrency import AdaptiveLimiter
 from asearch.transport.failures import StaleConnection, error_for, not_json, wire_error
 from asearch.transport.stats import Counters
-from asearch.transport.urls import is_loopback, merge_headers, secrets_of
+from asearch.transport.urls import basic_credentials, is_loopback, login_for, merge_headers, proxy_for, secrets_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,9 +72,14 @@ class Replica:
         self.served = 0
         self.missed = 0  # looks in a row at the source that did not name it
         self.headers = merge_headers({"Content-Type": "application/json"}, wire.headers)
-        authorization = f"Bearer {wire.api_key}" if wire.api_key else address.basic
-        if authorization and not any(name.lower() == "authorization" for name in self.headers):
-            self.headers["Authorization"] = authorization
+        # proxies and logins of the environment are for the world outside, as people mean them
+        outside = address.ip is None and not is_loopback(address.url)
+        self._proxy = proxy_for(address.url) if outside else None
+        if not any(name.lower() == "authorization" for name in self.headers):
+            authorization = f"Bearer {wire.api_key}" if wire.api_key else address.basic
+            login = login_for(urlsplit(address.url).hostname) if outside and not authorization else None
+            if authorization := basic_credentials(*login) if login else authorization:
+                self.headers["Authorization"] = authorization
         query = {**dict(address.query), **wire.query}
         self._query = urlencode(query)
         self._secrets = secrets_of(self.headers, query)
@@ -136,18 +142,21 @@ class Replica:
 
         for stats in self.books:
             stats.requests += 1
-        connection, began = _Connection(), False
+        began = False
+        opened.set(False)
         session = self._session or self._open_session()
-        options: dict[str, Any] = {"allow_redirects": False, "trace_request_ctx": connection}
+        options: dict[str, Any] = {"allow_redirects": False}
+        if self._proxy is not None:
+            options["proxy"] = self._proxy
         if not patient:
             t = self._wire.timeouts
             options["timeout"] = aiohttp.ClientTimeout(total=t.first, sock_connect=t.connect)
         try:
-            async with session.request(method, self._address(route), data=body, **options) as reply:
-                began = True
-                return reply.status, reply.headers, await reply.read()
+            reply = await session.request(method, self._address(route), data=body, **options)
+            began = True
+            return reply.status, reply.headers, await reply.read()  # to its end, which gives the connection back
         except (TimeoutError, OSError, aiohttp.ClientError, ssl.SSLError) as failure:
-            error = wire_error(self.url, route, failure, began=began, reused=connection.reused)
+            error = wire_error(self.url, route, failure, began=began, reused=not opened.get())
             # the text of these two repeats the URL, with whatever stands in its query
             raise error from None if isinstance(failure, aiohttp.InvalidURL | aiohttp.ClientResponseError) else failure
 
@@ -159,17 +168,9 @@ class Replica:
 
         t, ip = self._wire.timeouts, self.address.ip
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=0,
-                keepalive_timeout=KEEP_ALIVE_SECONDS,
-                ssl=self._wire.tls or True,
-                resolver=_pinned(ip) if ip else None,
-            ),
+            connector=_connector(self._wire.tls, ip),
             timeout=aiohttp.ClientTimeout(total=t.total, sock_connect=t.connect, sock_read=t.read),
             headers=self.headers,
-            trace_configs=[_watch_reuse()],
-            # proxies of the environment are for the world outside, as people mean them
-            trust_env=ip is None and not is_loopback(self.url),
         )
         return self._session
 
@@ -182,22 +183,22 @@ class Replica:
             raise not_json(self.url, route, status, raw) from None
 
 
-@dataclass(slots=True)
-class _Connection:
-    """What aiohttp tells about the connection of one request."""
-
-    reused: bool = False
+# Whether the request that is under way in this context has opened a connection; if not, it was sent on a kept one.
+opened: ContextVar[bool] = ContextVar("opened", default=False)
 
 
-def _watch_reuse() -> aiohttp.TraceConfig:
+def _connector(tls: ssl.SSLContext | None, ip: str | None) -> aiohttp.TCPConnector:
+    """Connections that are kept, as many as there are requests; says in `opened` when it makes a new one."""
     import aiohttp
 
-    async def note(_session: aiohttp.ClientSession, context: Any, _: aiohttp.TraceConnectionReuseconnParams) -> None:
-        context.trace_request_ctx.reused = True
+    class Connector(aiohttp.TCPConnector):
+        async def _create_connection(self, *details: Any) -> Any:  # aiohttp's hook for connectors of one's own
+            opened.set(True)
+            return await super()._create_connection(*details)
 
-    trace = aiohttp.TraceConfig()
-    trace.on_connection_reuseconn.append(note)
-    return trace
+    return Connector(
+        limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ssl=tls or True, resolver=_pinned(ip) if ip else None
+    )
 
 
 def _pinned(ip: str) -> aiohttp.abc.AbstractResolver:

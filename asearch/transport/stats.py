@@ -58,9 +58,7 @@ class Counters:
         if isinstance(usage, dict):
             self.prompt_tokens += usage.get("prompt_tokens") or 0
             self.completion_tokens += usage.get("completion_tokens") or 0
-            details = usage.get("prompt_tokens_details")
-            if details:
-                self.cached_tokens += details.get("cached_tokens") or 0
+            self.cached_tokens += cached_tokens(usage) or 0
 
     def busy_seconds(self, now: float) -> float:
         """Seconds with work in flight until now (a time of the event loop)."""
@@ -77,6 +75,16 @@ class Counters:
         grow = {f.name: getattr(self, f.name) for f in fields(Counters) if not f.name.startswith("_")}
         del grow["in_flight"]
         return grow | {"busy_seconds": self._busy}
+
+
+def cached_tokens(usage: Any) -> int | None:
+    """Prompt tokens that came from the server's prefix cache; None where its reply does not say.
+
+    vLLM says it with --enable-prompt-tokens-details, of a list of prompts only for the last one.
+    """
+    details = usage.get("prompt_tokens_details") if isinstance(usage, dict) else None
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    return cached if isinstance(cached, int) else None
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ from asearch import Question, UsageError
 from asearch.embedded import embedded_problems
 from asearch.evaluation import RunFailed
 from asearch.ray import RayEngine
+from asearch.serving import listening, url_of
 
 ray = pytest.importorskip("ray")
 
@@ -75,13 +76,8 @@ async def refusing(servers):
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", pass_on)
-    runner = web.AppRunner(app)
-    async with ClientSession(headers={"Content-Type": "application/json"}) as session:
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        yield f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
-        await runner.cleanup()
+    async with ClientSession(headers={"Content-Type": "application/json"}) as session, listening(app) as runner:
+        yield url_of(runner)
 
 
 async def test_poisoned_problems_and_a_straggler_do_not_stop_the_others(

@@ -37,6 +37,22 @@ class Server:
         return [2 * item for item in items]
 
 
+def test_an_exception_among_the_results_is_that_items_alone():
+    async def send(items):
+        return [BadRequest("odd") if item % 2 else 2 * item for item in items]
+
+    async def scenario():
+        batcher = Batcher(send)
+        results = await batcher.submit_all([1, 2, 3, 4])
+        with pytest.raises(BadRequest, match="odd"):
+            await batcher.submit(5)
+        return results
+
+    results, _ = run(scenario())
+    assert [type(result) for result in results] == [BadRequest, int, BadRequest, int]
+    assert results[1::2] == [4, 8]
+
+
 scripts = st.lists(
     st.tuples(st.floats(0, 4, allow_subnormal=False), st.one_of(st.none(), st.floats(0, 6, allow_subnormal=False))),
     min_size=1,
@@ -275,3 +291,49 @@ def test_a_failure_of_the_server_is_divided_while_any_part_passes(bad, requests)
     (failed, sent), _ = run(scenario())
     assert failed == [i in bad for i in range(8)]
     assert sent == requests
+
+
+def test_one_who_waits_for_several_batches_wakes_up_once_all_are_there():
+    async def scenario():
+        server = Server(bad={4})
+        batcher = Batcher(server.double, concurrency=1, max_items=2)
+        results = await batcher.submit_all(range(5))
+        assert await batcher.submit_all([]) == []
+        return results[:4], type(results[4]), server.batches
+
+    (results, failed, batches), seconds = run(scenario())
+    assert (results, failed) == ([0, 2, 4, 6], BadRequest)
+    assert batches == [[0, 1], [2, 3], [4]]
+    assert seconds == pytest.approx(3)
+
+
+def test_one_who_leaves_takes_all_of_his_items_with_him_and_no_others():
+    async def scenario():
+        server = Server()
+        batcher = Batcher(server.double, concurrency=1, max_items=2)
+        leaves = asyncio.ensure_future(batcher.submit_all(range(3)))
+        stays = asyncio.ensure_future(batcher.submit(7))
+        await asyncio.sleep(0.5)
+        leaves.cancel()
+        await asyncio.wait([leaves])
+        assert batcher.waiting == 1, "what he waited for is not counted any longer"
+        return await stays, server.batches, server.cancelled
+
+    (result, batches, cancelled), seconds = run(scenario())
+    assert (result, batches, cancelled) == (14, [[0, 1], [7]], 1)
+    assert seconds == pytest.approx(1.5)  # his request went at once, and made room
+
+
+def test_batches_of_one_call_do_not_share_a_context():
+    """Two requests under way at the same time must not see what the other notes (whether its connection is new)."""
+    noted = ContextVar("noted", default=None)
+
+    async def scenario():
+        async def send(items):
+            noted.set(items[0])
+            await asyncio.sleep(1)
+            return [noted.get()] * len(items)
+
+        return await Batcher(send, concurrency=2, max_items=2).submit_all([0, 1, 2, 3])
+
+    assert run(scenario())[0] == [0, 0, 2, 2]

@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 import aiohttp
 from aiohttp import web
 
+from asearch.serving import listening, url_of
+
 
 class Faulty:
     """Everything passes, but for the fault.
@@ -29,15 +31,8 @@ class Faulty:
     async def listening(self):
         app = web.Application()
         app.router.add_route("*", "/{tail:.*}", self._pass_on)
-        runner = web.AppRunner(app, handler_cancellation=True)
-        async with aiohttp.ClientSession() as self._session:
-            await runner.setup()
-            try:
-                await web.TCPSite(runner, "127.0.0.1", 0).start()
-                host, port = runner.addresses[0][:2]
-                yield f"http://{host}:{port}"
-            finally:
-                await runner.cleanup()
+        async with aiohttp.ClientSession() as self._session, listening(app) as runner:
+            yield url_of(runner)
 
     async def _pass_on(self, request):
         self.running += 1

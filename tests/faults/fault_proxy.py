@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager, suppress
 import aiohttp
 from aiohttp import web
 
+from asearch.serving import listening, url_of
+
 # What can go wrong. The good ones end in an answer all the same.
 KINDS = (
     "reset before",
@@ -62,15 +64,10 @@ class FaultProxy:
     async def listening(self):
         app = web.Application(client_max_size=2**26)
         app.router.add_route("*", "/{tail:.*}", self._answer)
-        runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
-            self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        async with listening(app, shutdown_timeout=1.0) as runner:
+            self.url = url_of(runner)
             async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as self._session:
                 yield self
-        finally:
-            await runner.cleanup()
 
     def kinds(self):
         """How often each kind of fault was met."""

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import orjson
 from aiohttp import web
 
+from asearch.serving import listening, url_of
 from worlds import World, number
 
 PLUS, MINUS = 15, 17
@@ -36,14 +37,9 @@ class InstantServer:
         app.router.add_get("/v1/models", self._models)
         app.router.add_post("/tokenize", self._tokenize)
         app.router.add_post("/v1/completions", self._completions)
-        self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
-        await self._runner.setup()
-        try:
-            await web.TCPSite(self._runner, "127.0.0.1", 0, backlog=1024).start()
-            self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        async with listening(app, shutdown_timeout=1.0) as self._runner:
+            self.url = url_of(self._runner)
             yield self
-        finally:
-            await self._runner.cleanup()
 
     @web.middleware
     async def _watch(self, request, handler):

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
+from asearch.serving import listening, url_of
+
 PLUS, MINUS = 15, 17
 NOISE = {f"token_id:{100 + i}": -3.0 - i / 8 for i in range(20)}
 
@@ -33,12 +35,16 @@ class Stub:
         mute: prefixes for which one or both verdicts are not among the likeliest ("+", "-" or "+-").
         rows: what /pooling answers for an input, or None where there is no such route.
         card: further fields of the model's entry in /v1/models.
+        cached: tokens that replies say came from the prefix cache; None: they say nothing of it.
     """
 
-    def __init__(self, name="asearch-prm", *, root=None, completions="new", rows=None, card=None, mute=None):
+    def __init__(
+        self, name="asearch-prm", *, root=None, completions="new", rows=None, card=None, mute=None, cached=None
+    ):
         self.name, self.root = name, root
         self.completions = completions
         self.rows = rows
+        self.cached = cached
         self.card = card or {}
         self.mute = mute or {}
         self.seen: list[tuple[str, dict]] = []
@@ -60,14 +66,8 @@ class Stub:
             app.router.add_post("/v1/completions", self._completions)
         if self.rows is not None:
             app.router.add_post("/pooling", self._pooling)
-        runner = web.AppRunner(app, handler_cancellation=True)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            host, port = runner.addresses[0][:2]
-            yield f"http://{host}:{port}"
-        finally:
-            await runner.cleanup()
+        async with listening(app) as runner:
+            yield url_of(runner)
 
     @web.middleware
     async def _watch(self, request, handler):
@@ -101,8 +101,12 @@ class Stub:
         if self.completions == "strict" and "logprob_token_ids" in body:
             return refuse("Extra inputs are not permitted: logprob_token_ids")
         choices = [self._choice(i, prompt, body) for i, prompt in enumerate(body["prompt"])]
-        usage = {"prompt_tokens": sum(map(len, body["prompt"]))}
+        usage = self._usage(sum(map(len, body["prompt"])))
         return web.json_response({"choices": choices[::-1], "usage": usage})
+
+    def _usage(self, tokens):
+        details = None if self.cached is None else {"cached_tokens": self.cached}
+        return {"prompt_tokens": tokens, "prompt_tokens_details": details}
 
     def _choice(self, index, prompt, body):
         good, bad = logits(prompt)
@@ -119,12 +123,13 @@ class Stub:
     async def _pooling(self, request):
         body = await request.json()
         data = [{"index": i, "object": "pooling", "data": self.rows(item)} for i, item in enumerate(body["input"])]
-        return web.json_response({"data": data, "usage": {"prompt_tokens": 100}})
+        return web.json_response({"data": data, "usage": self._usage(100)})
 
     async def _classify(self, request):
         chat = (await request.json())["messages"]
         probability_ = len(chat[1]["content"]) % 10 / 10
-        return web.json_response({"data": [{"index": 0, "probs": [1 - probability_, probability_]}]})
+        data = [{"index": 0, "probs": [1 - probability_, probability_]}]
+        return web.json_response({"data": data, "usage": self._usage(100)})
 
 
 def refuse(message):

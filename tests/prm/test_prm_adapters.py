@@ -90,6 +90,56 @@ async def test_what_a_search_spends_is_booked():
     assert book.usage.prm_tokens == sum(map(len, PREFIXES))
 
 
+@asynccontextmanager
+async def booked():
+    """The books of a search."""
+    book = Ledger()
+    token = ledger.set(book)
+    try:
+        yield book
+    finally:
+        ledger.reset(token)
+
+
+@pytest.mark.parametrize(("cached", "booked_"), [(60, 60), (None, 0)], ids=["reported", "unreported"])
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [(CausalPRM, {}), (PoolingPRM, {"family": "qwen-math"}), (OutcomePRM, {})],
+    ids=["causal", "pooling", "outcome"],
+)
+async def test_cached_tokens_are_booked_where_the_server_reports_them(make, options, cached, booked_):
+    async with booked() as book, talking(make, Stub(rows=per_tag, cached=cached), **options) as (prm, _):
+        await prm.score(PATH)
+        assert book.usage.prm_cached_tokens == booked_ < book.usage.prm_tokens
+        assert prm.endpoint.stats.cached_tokens == booked_
+
+
+async def test_cached_tokens_of_a_batch_are_shared_among_the_searches_that_travel_in_it():
+    async def score(prm, step):
+        async with booked() as book:
+            await prm.score(path_of(Problem(PROBLEM), [step]))
+            return book.usage
+
+    async with talking(CausalPRM, Stub(cached=101)) as (prm, stub):
+        await prm.connect()
+        usages = await together(score(prm, f"step {i}\n\n") for i in range(7))
+        assert len([body for route, body in stub.seen if route == "/v1/completions"]) == 1
+    assert sum(usage.prm_cached_tokens for usage in usages) == 101
+    assert max(usage.prm_cached_tokens for usage in usages) - min(usage.prm_cached_tokens for usage in usages) <= 1
+    assert sum(usage.prm_requests for usage in usages) == 1
+
+
+@pytest.mark.parametrize("usage", [None, [1], {"prompt_tokens": None, "prompt_tokens_details": 3}])
+async def test_a_server_that_says_nothing_of_its_tokens_is_booked_nothing(usage):
+    class Silent(Stub):
+        def _usage(self, _):
+            return usage
+
+    async with booked() as book, talking(CausalPRM, Silent()) as (prm, _):
+        assert len(await prm.score(PATH)) == 4
+        assert (book.usage.prm_requests, book.usage.prm_tokens, book.usage.prm_cached_tokens) == (1, 0, 0)
+
+
 @pytest.mark.parametrize("kind", ["old", "strict"])
 async def test_an_older_vllm_is_asked_for_its_likeliest_tokens(kind):
     async with talking(CausalPRM, Stub(completions=kind)) as (prm, stub):

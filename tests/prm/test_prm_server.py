@@ -8,19 +8,22 @@ import shutil
 import signal
 import subprocess
 import sys
+import zlib
 from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
 import reference_scores as reference
 
-from asearch import AuthError, BadRequest, ModelNotFound, Problem
+from asearch import AuthError, BadRequest, Budget, ModelNotFound, Problem
 from asearch.concurrency import together
 from asearch.families import FAMILIES
 from asearch.prm import PoolingPRM, as_prm
 from asearch.testing import assert_prm_laws
 from asearch.testing.prms import PROBLEM, STEPS, path_of
 from asearch.transport import Retry
+from asearch.usage import BudgetSpent, Ledger, ledger
+from raw_http import raw_post
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 TOLERANCE = 1e-5
@@ -60,6 +63,17 @@ async def closing(prm):
         await prm.aclose()
 
 
+@asynccontextmanager
+async def booked(tokens=None):
+    """The books of a search that may spend so many tokens."""
+    book = Ledger(Budget(tokens=tokens))
+    before = ledger.set(book)
+    try:
+        yield book
+    finally:
+        ledger.reset(before)
+
+
 @pytest.mark.parametrize("family", CARDS)
 async def test_scores_are_those_of_the_card(family, checkpoints):
     kind, card = CARDS[family]
@@ -67,6 +81,82 @@ async def test_scores_are_those_of_the_card(family, checkpoints):
         got = await prm.score(path_of(Problem(PROBLEM), STEPS))
     assert got == pytest.approx(card(checkpoints / kind, PROBLEM, STEPS), abs=TOLERANCE)
     assert max(got) - min(got) > 1e-3  # the checkpoint tells steps apart, so agreement says something
+
+
+@pytest.mark.parametrize("family", CARDS)
+async def test_a_budget_that_is_just_enough_is_enough(family, checkpoints):
+    """The server counts exactly what it will read; a token less, and nothing is sent."""
+    path = path_of(Problem(PROBLEM), STEPS)
+    async with serving(checkpoints / CARDS[family][0], family) as (url, server):
+        async with booked() as book, closing(as_prm(url)) as prm:
+            await prm.score(path)
+        needed = book.usage.prm_tokens
+        assert needed == server.counters.tokens > len(STEPS)
+        async with booked(tokens=needed) as book, closing(as_prm(url)) as prm:
+            assert len(await prm.score(path)) == len(STEPS)
+            assert book.usage.prm_tokens == needed
+        before = server.counters.paths
+        async with booked(tokens=needed - 1), closing(as_prm(url)) as prm:
+            with pytest.raises(BudgetSpent):
+                await prm.score(path)
+        assert server.counters.paths == before
+
+
+async def test_tokenize_answers_as_vllm_does(checkpoints):
+    from transformers import AutoTokenizer
+
+    plain = AutoTokenizer.from_pretrained(checkpoints / "llama")
+    messages = [{"role": "user", "content": "1+1"}, {"role": "assistant", "content": "2"}]
+    asked = [
+        ({"prompt": "1+1"}, plain("1+1")["input_ids"]),
+        ({"prompt": "1+1", "add_special_tokens": False}, plain("1+1", add_special_tokens=False)["input_ids"]),
+        ({"prompt": ""}, plain("")["input_ids"]),
+        ({"messages": messages[:1]}, chat_ids(plain, messages[:1], add_generation_prompt=True)),
+        ({"messages": messages, "add_generation_prompt": False}, chat_ids(plain, messages)),
+        (
+            {"messages": messages, "add_generation_prompt": False, "continue_final_message": True},
+            chat_ids(plain, messages, continue_final_message=True),
+        ),
+        ({"messages": messages, "add_special_tokens": True}, None),
+    ]
+    async with serving(checkpoints / "llama", "versaprm") as (url, _), aiohttp.ClientSession() as http:
+        for body, ids in asked:
+            async with http.post(f"{url}/tokenize", json={"model": "tiny", "return_token_strs": True, **body}) as reply:
+                answer = await reply.json()
+            assert reply.status == 200, answer
+            assert answer["count"] == len(answer["tokens"]) == len(answer["token_strs"])
+            assert answer["max_model_len"] == 2048
+            assert ids is None or answer["tokens"] == ids
+        async with http.post(f"{url}/tokenize", json={"prompt": "x " * 2100}) as reply:
+            assert (await reply.json())["count"] > 2048, "counted, however long"
+            assert (await reply.json())["token_strs"] is None
+
+
+def chat_ids(tokenizer, messages, **options):
+    text = tokenizer.apply_chat_template(messages, tokenize=False, **options)
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        ({}, 400, "one of prompt (a text), messages, or problem and steps"),
+        ({"prompt": 3}, 400, "one of prompt (a text)"),
+        ({"messages": []}, 400, "messages must be a list"),
+        ({"messages": [{"role": "user", "content": ["x"]}]}, 400, "messages must be a list"),
+        ({"messages": [{"role": "user", "content": "x"}]}, 400, "the chat cannot be rendered: "),
+        ({"problem": "x"}, 400, "an input must be"),
+        ({"problem": "x", "steps": [" "]}, 400, "none is blank"),
+        ({"model": "other", "prompt": "x"}, 404, "does not exist"),
+    ],
+)
+async def test_what_cannot_be_tokenized_is_told_so(body, status, said, checkpoints):
+    """Of a model that has no chat template."""
+    async with serving(checkpoints / "mistral", "math-shepherd") as (url, _):
+        ((told, answer),) = await raw_post(url, "/tokenize", json.dumps(body).encode())
+    error = json.loads(answer)["error"]
+    assert (told, error["code"]) == (status, status)
+    assert said in error["message"]
 
 
 @pytest.mark.parametrize("family", CARDS)
@@ -163,6 +253,20 @@ async def test_bad_requests_are_told_what_is_wrong(body, said, checkpoints):
         assert said in answer["error"]["message"]
         async with session.get(f"{url}/health") as reply:
             assert reply.status == 200
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("coding", ["deflate", "gzip", "br"])
+async def test_compressed_bodies_are_refused(coding, checkpoints):
+    """Whether they are what they are said to be or not; aiohttp alone waits for ever for some of them."""
+    plain = json.dumps({"input": {"problem": "x", "steps": ["a"]}}).encode()
+    async with serving(checkpoints / "skywork") as (url, server):
+        for body in (b"{}", plain, zlib.compress(plain), b""):
+            ((status, said),) = await raw_post(url, "/pooling", body, headers=[("Content-Encoding", coding)])
+            assert status == json.loads(said)["error"]["code"] == 415
+            assert "must not be compressed" in json.loads(said)["error"]["message"]
+        assert (await raw_post(url, "/pooling", plain))[0][0] == 200
+        assert server.counters.errors == 4
 
 
 async def test_limits_key_and_metrics(checkpoints):

@@ -11,6 +11,7 @@ from asearch.families import FAMILIES
 from asearch.prm import CausalPRM, OutcomePRM, PoolingPRM
 from asearch.prm.base import OWN_SERVER
 from asearch.prm.tokens import most_tokens
+from asearch.serving import listening, url_of
 from asearch.testing.prms import PROBLEM, STEPS, path_of
 from asearch.transport import Retry
 from asearch.usage import BudgetSpent, Ledger, ledger
@@ -32,18 +33,15 @@ class Reader:
         app.router.add_post("/classify", self._classify)
         if self.tokenize:
             app.router.add_post("/tokenize", self._tokenize)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-        finally:
-            await runner.cleanup()
+        async with listening(app) as runner:
+            yield url_of(runner)
 
     @staticmethod
     def tokens(body):
         if "messages" in body:
             return 40 + sum(tokens_of(turn["content"]) for turn in body["messages"])
+        if "problem" in body:
+            return tokens_of(FAMILIES["qwen-math"].render(Problem(body["problem"]), body["steps"]))
         return tokens_of(body["prompt"])
 
     async def _models(self, _):
@@ -133,17 +131,29 @@ async def test_where_nobody_can_count_the_bound_decides():
                     await prm.score(TINY)
 
 
-async def test_our_own_server_reads_a_template_too_though_only_steps_are_sent():
+@pytest.mark.parametrize("tokenize", [True, False], ids=["exact", "bound"])
+async def test_our_own_server_reads_a_template_too_though_only_steps_are_sent(tokenize):
+    """The exact number where it has /tokenize, the bound by bytes where it is older."""
     card = {"owned_by": OWN_SERVER, "family": "qwen-math"}
-    room = most_tokens(FAMILIES["qwen-math"].render(TINY.problem, ["2"]))
+    text = FAMILIES["qwen-math"].render(TINY.problem, ["2"])
+    room = tokens_of(text) if tokenize else most_tokens(text)
     for tokens, enough in ((room, True), (room - 1, False)):
-        async with scoring(PoolingPRM, Reader(card=card), tokens) as (prm, book):
+        reader = Reader(card=card, tokenize=tokenize)
+        async with scoring(PoolingPRM, reader, tokens) as (prm, book):
             if enough:
                 assert len(await prm.score(TINY)) == 1
                 assert len(TINY.problem.text + TINY.text) < book.usage.prm_tokens <= room
             else:
                 with pytest.raises(BudgetSpent):
                     await prm.score(TINY)
+            assert reader.counted == tokenize
+
+
+async def test_our_own_server_is_not_asked_to_count_while_there_is_room():
+    reader = Reader(card={"owned_by": OWN_SERVER, "family": "qwen-math"})
+    async with scoring(PoolingPRM, reader, 10**6) as (prm, _):
+        await prm.score(TINY)
+    assert reader.counted == 0
 
 
 async def test_a_server_that_fails_just_now_has_no_template_of_its_own_yet():

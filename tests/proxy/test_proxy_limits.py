@@ -135,7 +135,7 @@ async def test_the_official_client_has_its_answer_before_it_gives_up(prm):
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(policy, prm, monkeypatch):
-    monkeypatch.setattr("asearch.proxy.chat.BODY_SECONDS", 0.05)
+    monkeypatch.setattr("asearch.serving.BODY_SECONDS", 0.05)
     async with running(policy, prm) as proxy:
         host, port = proxy.url.removeprefix("http://").split(":")
         for length, kind in ((b"1000", b"408"), (b"2", b"400")):

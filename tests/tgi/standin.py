@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 from aiohttp import web
 
+from asearch.serving import listening, url_of
 from tgi.openapi import Violation
 
 MODEL = "asearch/standin"
@@ -63,16 +64,8 @@ class StandIn:
             ]
         )
         # a client that leaves ends its handler, and with it the request to the engine
-        runner = web.AppRunner(app, handler_cancellation=True)
-        async with aiohttp.ClientSession() as self._session:
-            await runner.setup()
-            try:
-                site = web.TCPSite(runner, "127.0.0.1", 0)
-                await site.start()
-                host, port = runner.addresses[0][:2]
-                yield f"http://{host}:{port}"
-            finally:
-                await runner.cleanup()
+        async with aiohttp.ClientSession() as self._session, listening(app) as runner:
+            yield url_of(runner)
 
     @web.middleware
     async def _held_to_the_document(self, request, handler):

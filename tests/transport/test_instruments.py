@@ -12,8 +12,8 @@ import asearch
 from asearch.client import OpenAIClient
 from asearch.errors import Overloaded
 from asearch.prm import as_prm
-from asearch.transport import Counters
-from asearch.transport.metrics import EndpointCollector, snapshot
+from asearch.transport import Counters, cached_tokens
+from asearch.transport.metrics import COUNTERS, EndpointCollector, snapshot
 from asearch.transport.pressure import crowded, queue_of
 from asearch.usage import Ledger, Usage, ledger
 from virtual_clock import run
@@ -109,6 +109,108 @@ async def test_a_search_tells_where_its_time_went(servers):
     assert client.endpoint.stats.completion_tokens >= usage.policy_tokens
     await client.aclose()
     await prm.aclose()
+
+
+async def test_every_instrument_is_there_for_policy_and_prm_alike(servers):
+    """On the result, in the event stream and for Prometheus: requests, tokens, cached tokens, retries, times, utilisation."""
+    prometheus = pytest.importorskip("prometheus_client")
+    client, prm = OpenAIClient(servers.policy), as_prm(servers.prm)
+    problem = "What is $8 - 3 \\cdot (2 + 4) + 9$?"
+    events = [event async for event in asearch.stream(asearch.BeamSearch(n=8, width=4), client, prm, problem)]
+    registry = prometheus.CollectorRegistry()
+    registry.register(EndpointCollector())
+    total = {(role, name): 0.0 for role in ("policy", "prm") for name in COUNTERS}
+    for family in registry.collect():
+        for sample in family.samples:
+            name = family.name.removeprefix("asearch_endpoint_")
+            if (key := (sample.labels["role"], name)) in total:
+                total[key] += sample.value
+    await client.aclose()
+    await prm.aclose()
+    for usage in (events[-1].usage, events[-1].result.usage):
+        for name in SPENT:
+            assert getattr(usage, name) > 0, name
+        assert 0 < usage.policy_utilisation <= 1
+        assert 0 < usage.prm_utilisation <= 1
+        assert usage.policy_cached_tokens < usage.policy_prompt_tokens
+        assert usage.prm_cached_tokens < usage.prm_tokens
+    for name in ("policy_cached_tokens", "prm_cached_tokens", "policy_service_seconds", "prm_service_seconds"):
+        growing = [getattr(event.usage, name) for event in events]
+        assert growing == sorted(growing)
+    for role in ("policy", "prm"):
+        for name in ("requests", "prompt_tokens", "cached_tokens", "queue_seconds", "service_seconds", "busy_seconds"):
+            assert total[role, name] > 0, (role, name)
+
+
+SPENT = (
+    *("requests", "policy_tokens", "policy_prompt_tokens", "policy_cached_tokens"),
+    *("policy_queue_seconds", "policy_service_seconds", "policy_busy_seconds"),
+    *("prm_requests", "prm_tokens", "prm_cached_tokens", "scored"),
+    *("prm_queue_seconds", "prm_service_seconds", "prm_busy_seconds"),
+)
+
+
+async def test_the_policy_as_its_own_verifier_is_counted_in_full(servers):
+    """What it reads is the verifier's, and its seconds are those of the policy, whose server it is."""
+    client = OpenAIClient(servers.policy)
+    result = await asearch.solve(asearch.SelfVerify(n=4), client, None, "What is $3 \\cdot (5 + 4) - 6$?")
+    await client.aclose()
+    usage = result.usage
+    assert usage.prm_requests == usage.scored > 0
+    assert 0 < usage.prm_cached_tokens < usage.prm_tokens
+    assert usage.prm_busy_seconds == 0 < usage.policy_busy_seconds
+
+
+def test_a_function_that_takes_its_time_is_busy_too():
+    async def scenario():
+        async def judge(problem, steps):
+            await asyncio.sleep(3)
+            return 0.5
+
+        book = Ledger()
+        ledger.set(book)
+        await as_prm(judge).score(asearch.Path(asearch.Problem("?")).grow(asearch.Step("one", "step"), 0))
+        return book.usage.prm_busy_seconds
+
+    assert run(scenario())[0] == pytest.approx(3)
+
+
+@pytest.mark.parametrize(("role", "of_the_prm"), [("policy", 0), ("prm", 2)])
+def test_retries_are_told_apart_by_their_server(role, of_the_prm):
+    async def scenario():
+        answers = iter([Overloaded("busy", status=503), Overloaded("busy", status=503)])
+        endpoint = endpoint_of({"a": Server(answer=lambda *_: next(answers, REPLY))}, role=role)
+        book = Ledger()
+        ledger.set(book)
+        await endpoint.post("/v1/x", {})
+        await endpoint.aclose()
+        return book.usage
+
+    usage, _ = run(scenario())
+    assert (usage.retries, usage.prm_retries) == (2, of_the_prm)
+
+
+def test_utilisation_is_a_share_of_the_time():
+    usage = Usage(seconds=4.0, policy_busy_seconds=3.0, prm_busy_seconds=1.0)
+    assert (usage.policy_utilisation, usage.prm_utilisation) == (0.75, 0.25)
+    assert (Usage().policy_utilisation, Usage().prm_utilisation) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("usage", "cached"),
+    [
+        ({"prompt_tokens_details": {"cached_tokens": 5}}, 5),
+        ({"prompt_tokens_details": {"cached_tokens": 0}}, 0),
+        ({"prompt_tokens_details": {"cached_tokens": None}}, None),
+        ({"prompt_tokens_details": None}, None),
+        ({"prompt_tokens_details": [5]}, None),
+        ({}, None),
+        (None, None),
+        ([], None),
+    ],
+)
+def test_cached_tokens_are_those_that_a_reply_states(usage, cached):
+    assert cached_tokens(usage) == cached
 
 
 def test_results_of_before_still_load():

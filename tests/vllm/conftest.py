@@ -61,8 +61,8 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(request: pytest.FixtureRequest, logs: Path, checkpoints: Path):
     """Starts servers by name, each once. Where there is more than one core, all that the tests ask for come up together."""
     servers = {
-        "policy": (MODELS / "policy", "asearch-policy"),
-        "verifier": (MODELS / "prm", "asearch-prm"),
+        "policy": (MODELS / "policy", "asearch-policy", "--enable-prompt-tokens-details"),
+        "verifier": (MODELS / "prm", "asearch-prm", "--enable-prompt-tokens-details"),
         "llama": (checkpoints / "llama", "llama"),
         "mistral": (checkpoints / "mistral", "math-shepherd-mistral-tiny"),
         "qwen_prm": (

@@ -12,6 +12,7 @@ from asearch.families import RLHFLOW_DEEPSEEK, Family
 from asearch.prm import DetectedPRM, PoolingPRM, as_prm
 from asearch.prm.causal import LikeliestTokens
 from asearch.testing.prms import PROBLEM, STEPS, assert_prm_laws, path_of
+from asearch.usage import Ledger, ledger
 
 TOLERANCE = 1e-5
 
@@ -32,6 +33,18 @@ async def test_embedded_prm_is_the_same_on_three_runtimes(verifier):
             embedded = await scores(as_prm(url), problem)
             assert vllm == pytest.approx(plain.embedded(problem.text, STEPS), abs=TOLERANCE)
             assert vllm == pytest.approx(embedded, abs=TOLERANCE)
+
+
+async def test_cached_tokens_are_booked(verifier):
+    """A text that the server has read before comes from its cache, and the search's books say so."""
+    book = Ledger()
+    before = ledger.set(book)
+    try:
+        for _ in range(2):
+            await scores(as_prm(verifier), Problem(f"{PROBLEM} And once more: {PROBLEM}"), STEPS[:1])
+    finally:
+        ledger.reset(before)
+    assert 32 <= book.usage.prm_cached_tokens < book.usage.prm_tokens / 2  # a whole block, and only of the second time
 
 
 async def test_rlhflow_on_its_own_chat_template(llama, checkpoints):

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from aiohttp import web
 
+from asearch import serving
+from asearch.serving import BodyError, read_body
 from asearch_backends.embedded import protocol
 from asearch_backends.embedded.answers import ChatAnswer, CompletionAnswer, usage_of, version
 from asearch_backends.embedded.jobs import Job, Prompt, Writer
@@ -74,7 +76,7 @@ class Server:
                 return _json({"error": "Unauthorized"}, status=401)
         try:
             return await handler(request)
-        except (ApiError, ChatTemplateError, EngineError) as error:
+        except (ApiError, BodyError, ChatTemplateError, EngineError) as error:
             refusal = _refusal(error)
             return _json(refusal.body, status=refusal.status)
         except web.HTTPException as error:
@@ -83,7 +85,7 @@ class Server:
     # -- generation --
 
     async def _completions(self, http: web.Request) -> web.StreamResponse:
-        request = protocol.parse(protocol.CompletionRequest, await http.read(), http.content_type)
+        request = protocol.parse(protocol.CompletionRequest, await read_body(http), http.content_type)
         self._check_model(request.model)
         request.refuse_unsupported()
         tokens = protocol.completion_prompts(request, self._tokenizer, self._limits)
@@ -93,7 +95,7 @@ class Server:
         return await self._answer(http, request, prompts, answer)
 
     async def _chat(self, http: web.Request) -> web.StreamResponse:
-        request = protocol.parse(protocol.ChatRequest, await http.read(), http.content_type)
+        request = protocol.parse(protocol.ChatRequest, await read_body(http), http.content_type)
         self._check_model(request.model)
         request.refuse_unsupported()
         ids = self._render(request, add_special_tokens=request.add_special_tokens)
@@ -163,7 +165,7 @@ class Server:
     # -- tokens --
 
     async def _tokenize(self, http: web.Request) -> web.Response:
-        request = protocol.parse(protocol.TokenizeRequest, await http.read(), http.content_type)
+        request = protocol.parse(protocol.TokenizeRequest, await read_body(http), http.content_type)
         self._check_model(request.model)
         special = request.add_special_tokens
         if request.messages is not None:
@@ -177,7 +179,7 @@ class Server:
         return _json(body | {"token_strs": strings})
 
     async def _detokenize(self, http: web.Request) -> web.Response:
-        request = protocol.parse(protocol.DetokenizeRequest, await http.read(), http.content_type)
+        request = protocol.parse(protocol.DetokenizeRequest, await read_body(http), http.content_type)
         self._check_model(request.model)
         if request.tokens:
             protocol.checked_prompt(request.tokens, self._limits.vocab_size)
@@ -245,7 +247,9 @@ def _event(body: Any) -> bytes:
     return b"data: " + orjson.dumps(body) + b"\n\n"
 
 
-def _refusal(error: ApiError | ChatTemplateError | EngineError) -> ApiError:
+def _refusal(error: ApiError | BodyError | ChatTemplateError | EngineError) -> ApiError:
+    if isinstance(error, BodyError):
+        return ApiError(str(error), status=error.status, kind="Bad Request")
     if isinstance(error, ChatTemplateError):
         return ApiError(str(error), param="messages")
     if isinstance(error, EngineError):
@@ -256,13 +260,8 @@ def _refusal(error: ApiError | ChatTemplateError | EngineError) -> ApiError:
 @asynccontextmanager
 async def listening(server: Server, host: str, port: int) -> AsyncIterator[str]:
     """Accept connections; the value is the base URL."""
-    runner = web.AppRunner(
-        server.app(), handler_cancellation=True, access_log=None, keepalive_timeout=KEEP_ALIVE, shutdown_timeout=0.5
+    served = serving.listening(
+        server.app(), host, port, backlog=4096, keepalive_timeout=KEEP_ALIVE, shutdown_timeout=0.5
     )
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, host, port, backlog=4096).start()
-        name, number = runner.addresses[0][:2]
-        yield f"http://[{name}]:{number}" if ":" in name else f"http://{name}:{number}"
-    finally:
-        await runner.cleanup()
+    async with served as runner:
+        yield serving.url_of(runner)

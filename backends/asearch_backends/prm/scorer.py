@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -52,24 +52,28 @@ class Scorer:
         Raises:
             InputError: nothing to score, or too long.
         """
+        return self._checked(self.lay_out(problem, steps))
+
+    def lay_out(self, problem: str, steps: Sequence[str]) -> Encoded:
+        """The same, however long it is."""
         if not problem.strip():
             raise InputError("the problem is empty")
         if not steps or not all(step.strip() for step in steps):
             raise InputError("steps must be a list of texts of which none is blank")
         family = self.checkpoint.family
         if family.fragments:
-            return self._checked(self._by_fragments(problem, steps))
+            return self._by_fragments(problem, steps)
         texts = family.prefixes(Problem(problem), steps)
         ids, ends = self._tokenize(texts[-1], special=family.bos)
         try:
             positions = tuple(ends[len(text)] for text in texts)
         except KeyError:
             raise InputError("a token of this model reaches from one step into the next") from None
-        return self._checked(Encoded(tuple(ids), positions))
+        return Encoded(tuple(ids), positions)
 
     def encode_text(self, text: str, *, special: bool) -> Encoded:
         """A text that is laid out already: read at the family's tag, or, where it has none, at every token."""
-        return self.encode_ids(self._tokenize(text, special=special)[0])
+        return self.encode_ids(self.tokenize(text, special=special))
 
     def encode_ids(self, ids: Sequence[int]) -> Encoded:
         """Token ids that are laid out already."""
@@ -80,6 +84,25 @@ class Scorer:
         wanted = self.checkpoint.tokenizer(tag, add_special_tokens=False)["input_ids"] if tag else []
         at_tag = [i for i, token in enumerate(ids) if len(wanted) == 1 and token == wanted[0]]
         return self._checked(Encoded(tuple(ids), tuple(at_tag if tag else range(len(ids)))))
+
+    def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """The token ids of a text, with or without those that the tokenizer puts around it."""
+        return self._tokenize(text, special=special)[0]
+
+    def tokenize_chat(self, messages: Sequence[dict[str, str]], *, special: bool, **options: Any) -> list[int]:
+        """The token ids of a chat as the checkpoint's own template lays it out.
+
+        Raises:
+            InputError: there is no template, or it refuses the chat.
+        """
+        from jinja2 import TemplateError
+
+        try:
+            text = self.checkpoint.tokenizer.apply_chat_template(messages, tokenize=False, **options)
+        except (ValueError, TypeError, TemplateError) as failure:
+            reason = str(failure).strip().splitlines() or [type(failure).__name__]
+            raise InputError(f"the chat cannot be rendered: {reason[0]}") from None
+        return self.tokenize(text, special=special)
 
     def score(self, paths: Sequence[Encoded]) -> list[Rows]:
         """Rows of probabilities per path, in order."""

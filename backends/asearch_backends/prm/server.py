@@ -1,4 +1,4 @@
-"""The HTTP side: vLLM's `/pooling`, and a form of it that takes problem and steps as they are."""
+"""The HTTP side: vLLM's `/pooling` and `/tokenize`, and forms of them that take problem and steps as they are."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import orjson
 from aiohttp import web
 
+from asearch import serving
 from asearch.concurrency import Batcher, together
 from asearch.prm.base import OWN_SERVER
+from asearch.serving import BodyError, read_body
 from asearch_backends.prm.scorer import Encoded, InputError, Rows, Scorer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -94,6 +96,7 @@ class Server:
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/v1/models", self._models)
         app.router.add_post("/pooling", self._pooling)
+        app.router.add_post("/tokenize", self._tokenize)
         return app
 
     async def aclose(self) -> None:
@@ -111,7 +114,7 @@ class Server:
                 return _json({"error": "Unauthorized"}, status=401)
         try:
             return await handler(request)
-        except (RequestError, InputError) as error:
+        except (RequestError, InputError, BodyError) as error:
             self.counters.errors += 1
             return _refusal(error)
         except web.HTTPRequestEntityTooLarge:
@@ -125,7 +128,7 @@ class Server:
 
     async def _pooling(self, http: web.Request) -> web.StreamResponse:
         self.counters.requests += 1
-        request = _object(await http.read())
+        request = _object(await read_body(http))
         self._check_model(request.get("model"))
         inputs = _inputs(request.get("input"))
         if self._batcher.waiting + len(inputs) > self._max_waiting:
@@ -139,16 +142,30 @@ class Server:
         envelope = {"id": f"pooling-{uuid.uuid4().hex}", "object": "list", "created": int(time.time())}
         return _json({**envelope, "model": self.name, "data": data, "usage": usage})
 
+    async def _tokenize(self, http: web.Request) -> web.StreamResponse:
+        """What a text, a chat or a solution has for tokens: as vLLM answers, and exactly as /pooling would read it."""
+        request = _object(await read_body(http))
+        self._check_model(request.get("model"))
+        ids = await self._in(self._tokenizing, lambda: self._ids(request))
+        strings = self.scorer.checkpoint.tokenizer.convert_ids_to_tokens(ids)
+        body = {"count": len(ids), "max_model_len": self.scorer.checkpoint.max_length, "tokens": ids}
+        return _json(body | {"token_strs": strings if request.get("return_token_strs") else None})
+
+    def _ids(self, request: dict[str, Any]) -> Sequence[int]:
+        special = request.get("add_special_tokens")
+        if isinstance(prompt := request.get("prompt"), str):
+            return self.scorer.tokenize(prompt, special=special is not False)
+        if (messages := request.get("messages")) is not None:
+            flags = ("add_generation_prompt", True), ("continue_final_message", False)
+            options = {name: request.get(name, default) is True for name, default in flags}
+            return self.scorer.tokenize_chat(_chat(messages), special=special is True, **options)
+        if "problem" in request or "steps" in request:
+            return self.scorer.lay_out(*_solution(request)).ids
+        raise RequestError("one of prompt (a text), messages, or problem and steps must be given")
+
     def _encode(self, item: Any, *, special: bool) -> Encoded:
         if isinstance(item, dict):
-            problem, steps = item.get("problem"), item.get("steps")
-            if (
-                not isinstance(problem, str)
-                or not isinstance(steps, list)
-                or not all(isinstance(s, str) for s in steps)
-            ):
-                raise InputError('an input must be {"problem": text, "steps": [text, ...]}, a text or token ids')
-            return self.scorer.encode_path(problem, steps)
+            return self.scorer.encode_path(*_solution(item))
         return self.scorer.encode_text(item, special=special) if isinstance(item, str) else self.scorer.encode_ids(item)
 
     async def _score(self, paths: list[Encoded]) -> list[Rows]:
@@ -214,6 +231,23 @@ def _object(raw: bytes) -> dict[str, Any]:
     return value
 
 
+def _solution(item: dict[str, Any]) -> tuple[str, list[str]]:
+    """The problem and the steps of an input."""
+    problem, steps = item.get("problem"), item.get("steps")
+    if not isinstance(problem, str) or not isinstance(steps, list) or not all(isinstance(s, str) for s in steps):
+        raise InputError('an input must be {"problem": text, "steps": [text, ...]}, a text or token ids')
+    return problem, steps
+
+
+def _chat(messages: Any) -> list[dict[str, str]]:
+    """The messages of a chat: texts only."""
+    listed = messages if isinstance(messages, list) else []
+    whole = all(isinstance(m, dict) and all(isinstance(m.get(k), str) for k in ("role", "content")) for m in listed)
+    if not listed or not whole:
+        raise InputError("messages must be a list of objects, each with a role and a text as content")
+    return listed
+
+
 def _inputs(given: Any) -> list[Any]:
     """One input or a list of inputs -> a list of inputs: texts, lists of token ids, or objects."""
     if isinstance(given, str | dict) or (isinstance(given, list) and given and isinstance(given[0], int)):
@@ -229,8 +263,8 @@ def _inputs(given: Any) -> list[Any]:
     return given
 
 
-def _refusal(error: RequestError | InputError) -> web.Response:
-    status, kind = (error.status, error.kind) if isinstance(error, RequestError) else (400, "BadRequestError")
+def _refusal(error: RequestError | InputError | BodyError) -> web.Response:
+    status, kind = getattr(error, "status", 400), getattr(error, "kind", "BadRequestError")
     return _json({"error": {"message": str(error), "type": kind, "param": None, "code": status}}, status=status)
 
 
@@ -241,12 +275,8 @@ def _json(body: Any, *, status: int = 200) -> web.Response:
 @asynccontextmanager
 async def listening(server: Server, host: str, port: int) -> AsyncIterator[str]:
     """Accept connections; the value is the base URL."""
-    runner = web.AppRunner(server.app(), handler_cancellation=True, access_log=None, shutdown_timeout=2.0)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, host, port, backlog=1024).start()
-        name, number = runner.addresses[0][:2]
-        yield f"http://[{name}]:{number}" if ":" in name else f"http://{name}:{number}"
-    finally:
-        await server.aclose()
-        await runner.cleanup()
+    async with serving.listening(server.app(), host, port, shutdown_timeout=2.0) as runner:
+        try:
+            yield serving.url_of(runner)
+        finally:
+            await server.aclose()
