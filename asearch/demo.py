@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from asearch.calls import solve
+from asearch.calls import solve_all
 from asearch.client import OpenAIClient
-from asearch.concurrency import together
 from asearch.display import progress_bars, search_tree, strategy_table
 from asearch.embedded import embedded_problems, embedded_servers
+from asearch.errors import AsearchError
 from asearch.plots import plot_accuracy
-from asearch.prm import CausalPRM
 from asearch.problem import Problem
 from asearch.strategies import DVTS, BeamSearch, BestOfN, Greedy, Majority, Strategy
 from asearch.usage import Usage
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from asearch.result import Result
 
-AT_ONCE = 8  # problems searched at the same time: enough to keep both servers busy
+AT_ONCE = 8  # problems searched at the same time: enough to keep both servers busy, and few enough that results flow
 BUDGETS = (1, 4, 16, 64, 256)
 
 
@@ -64,29 +64,26 @@ class Bench:
 
         Each strategy has a verifier of its own: one that remembers what another strategy had scored would make it look
         cheaper than it is.
+
+        Raises:
+            AsearchError: a search failed, which the embedded servers give no reason for.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
-        room = asyncio.Semaphore(AT_ONCE)
-        prm = CausalPRM(self.prm_url)
-
-        async def one(i: int) -> None:
-            async with room:
-                result = await self.search(row.strategy, prm, i)
+        verifier = self.prm_url if row.strategy.needs_prm else None
+        problems = [Problem(text, id=str(i)) for i, (text, _) in enumerate(self.problems)]
+        results = solve_all(
+            row.strategy, self.client, verifier, problems, at_once=AT_ONCE, seed=self.seed, workers=self.workers
+        )
+        async with aclosing(results):
+            async for result in results:
+                if result.stopped_by == "error":
+                    raise AsearchError(f"{row.label} failed at a problem: {result.errors[0]}")
+                i = len(row.results)  # they come in order
                 row.right[i] = await self.right(result, i)
                 row.results[i] = result
                 row.seconds = loop.time() - began
                 on_result()
-
-        try:
-            await together(one(i) for i in range(len(self.problems)))
-        finally:
-            await prm.aclose()
-
-    async def search(self, strategy: Strategy, prm: CausalPRM, i: int) -> Result:
-        problem = Problem(self.problems[i][0], id=str(i))
-        verifier = prm if strategy.needs_prm else None
-        return await solve(strategy, self.client, verifier, problem, seed=self.seed, workers=self.workers)
 
     async def right(self, result: Result, i: int) -> bool:
         return await self.workers.grade(result.answer, self.problems[i][1])
@@ -176,7 +173,7 @@ class Demo:
             self.console.print(f"\n{shown.problem.text}", markup=False, highlight=False)
             self.console.print(search_tree(shown, width=self.console.width - 24, whole=False), highlight=False)
         if self.curves:
-            self.console.print(f"\naccuracy against N: {self.picture}", markup=False)
+            self.console.print(f"\naccuracy against N: {self.picture}", markup=False, soft_wrap=True)
 
 
 def showpiece(rows: Sequence[Row]) -> Result | None:

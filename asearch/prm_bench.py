@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from asearch.concurrency import together
 from asearch.errors import UsageError
-from asearch.evaluation.datasets import read_rows
+from asearch.evaluation.rows import rows_of
 from asearch.path import Path, Step
 from asearch.problem import STEP_SEPARATOR, Problem
 
@@ -86,7 +86,7 @@ def read_cases(file: str | File) -> list[Case]:
         UsageError: it cannot be read, or a row is not in that format.
     """
     file = File(file)
-    cases = [_case(row, f"{file}, row {i}", file.stem) for i, row in enumerate(read_rows(file), start=1)]
+    cases = [_case(row, f"{file}, row {i}", file.stem) for i, row in enumerate(rows_of(file), start=1)]
     if not cases:
         raise UsageError(f"{file} holds no solutions")
     return cases

@@ -238,7 +238,8 @@ async def _evaluate(recipe: Recipe, engine: Engine | None) -> Run:
         plan = recipe.plan(dataset, models)
         console = Console(stderr=True)
         console.print(
-            f"{len(dataset.questions)} problems, {len(plan.job.entries)} strategies and budgets, in {plan.folder}"
+            f"{len(dataset.questions)} problems, {len(plan.job.entries)} strategies and budgets, in {plan.folder}",
+            soft_wrap=True,
         )
         with Live(console) as live:
             return await carry_out(plan, watch=live, engine=engine)
@@ -272,7 +273,7 @@ def show(finished: Run, *, as_json: bool) -> None:
     else:
         console = Console(highlight=False)
         console.print(results_table(lines))
-        console.print(f"\n{finished.done:,} searches in {finished.folder}", markup=False)
+        console.print(f"\n{finished.done:,} searches in {finished.folder}", markup=False, soft_wrap=True)
     if finished.tally.errors:
         print(f"{finished.tally.errors} searches lost some of their paths, or all, to errors", file=sys.stderr)
     for error in list(dict.fromkeys(finished.errors))[-FAILURES_SHOWN:]:

@@ -64,5 +64,7 @@ def show(plan: Plan, file: Path) -> None:
         markup=False,
     )
     console.print(
-        f"{file} is written: asearch.compute_optimal(client, prm, problem, n=64, plan={str(file)!r})", markup=False
+        f"{file} is written: asearch.compute_optimal(client, prm, problem, n=64, plan={str(file)!r})",
+        markup=False,
+        soft_wrap=True,
     )

@@ -15,10 +15,14 @@ from asearch.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
+
+    from rich.table import Table
 
     from asearch.reports import Published, Report
 
 NAME = "report"
+WIDEST = 1000  # columns, more than any table of a report has
 HELP = "Markdown, HTML, CSV tables and figures of a run; or the accuracies of a file in the reference's format"
 
 
@@ -31,6 +35,13 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="the folder of a run, or a JSONL or Parquet file with completions and scores",
     )
     command.add_argument("--out", type=Path, metavar="DIR", help="where to write (RUN/report)")
+    command.add_argument(
+        "--methods",
+        nargs="+",
+        default=(),
+        metavar="NAME",
+        help="of a run: show these only, such as 'beam search' dvts best-of-n 'particle*' (all); greedy stays",
+    )
     command.add_argument("--levels", type=int, default=5, metavar="K", help="levels of difficulty (5)")
     command.add_argument("--seed", type=int, default=0, help="of the cross-validation's splits (0)")
     command.add_argument(
@@ -54,13 +65,20 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.levels < 1:
         raise UsageError(f"--levels must be at least 1, not {arguments.levels}")
     if arguments.source.is_file():
+        if arguments.methods:
+            raise UsageError(f"--methods chooses among the methods of a run, and {arguments.source} is a file")
         show_published(
             run_async(read_published(arguments.source, reduction=arguments.reduction)), as_json=arguments.json
         )
         return 0
     sizes = Parameters(arguments.policy_params, arguments.prm_params, arguments.baseline_params)
     report = write_report(
-        arguments.source, arguments.out, parameters=sizes, count=arguments.levels, seed=arguments.seed
+        arguments.source,
+        arguments.out,
+        parameters=sizes,
+        count=arguments.levels,
+        seed=arguments.seed,
+        methods=arguments.methods,
     )
     show(report, as_json=arguments.json)
     return 0
@@ -76,15 +94,28 @@ def show(report: Report, *, as_json: bool) -> None:
         print(orjson.dumps({"folder": str(report.folder), "points": [asdict(p) for p in report.points]}).decode())
         return
     grid = accuracy_grid(report.points)
-    table = plain_table("accuracy in %", *grid.header[1:])
-    table.columns[0].no_wrap = True
-    for row in grid.rows:
-        table.add_row(*map(escape, row))
     console = Console(highlight=False)
+    table = lines_of(grid.header, grid.rows)
+    if (
+        console.measure(table, options=console.options.update(max_width=WIDEST)).maximum > console.width
+    ):  # deviations, which the report has, would break every line
+        table = lines_of(grid.header, [[cell.partition(" ±")[0] for cell in row] for row in grid.rows])
     console.print(table)
     console.print(
-        f"\n{report.folder / 'report.md'}, report.html and their figures and tables are written", markup=False
+        f"\n{report.folder / 'report.md'}, report.html and their figures and tables are written",
+        markup=False,
+        soft_wrap=True,
     )
+
+
+def lines_of(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """The accuracies for a terminal, a line per method."""
+    table = plain_table("accuracy in %", *header[1:])
+    for column in table.columns:
+        column.no_wrap = True
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table
 
 
 def show_published(found: Published, *, as_json: bool) -> None:

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import csv
-import io
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from asearch.embedded import embedded_problems
-from asearch.errors import AsearchError, UsageError
+from asearch.errors import UsageError
 from asearch.evaluation.questions import Question, check_distinct, fingerprint
+from asearch.evaluation.rows import SUFFIXES, Row, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-Row = dict[str, Any]
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
 EMBEDDED = "embedded"
 EMBEDDED_PROBLEMS = 100  # where no limit says how many
 
@@ -101,7 +96,7 @@ async def load_dataset(source: Source) -> Dataset:
     origin: dict[str, Any] = {"source": source.name}
     file = Path(source.name)
     if file.suffix in SUFFIXES:
-        rows = await asyncio.to_thread(read_rows, file)
+        rows = await asyncio.to_thread(list, rows_of(file))
     else:
         from asearch.evaluation.hub import fetch, is_hub_id
 
@@ -111,7 +106,7 @@ async def load_dataset(source: Source) -> Dataset:
                 "hub such as HuggingFaceH4/MATH-500, or 'embedded'"
             )
         files, revision = await asyncio.to_thread(fetch, source.name, source.split, source.subset)
-        rows = [row for part in files for row in await asyncio.to_thread(read_rows, part)]
+        rows = [row for part in files for row in await asyncio.to_thread(list, rows_of(part))]
         origin |= {"revision": revision, "split": source.split, "subset": source.subset}
     questions = questions_of(rows, source.columns, source.name)
     return Dataset(tuple(selected(questions, source)), origin | _selection(source))
@@ -218,64 +213,3 @@ def selected(questions: Sequence[Question], source: Source) -> list[Question]:
 def level_name(level: float | str | None) -> str:
     """A level as people write it on a command line: 'Level 5', '5' and 5 are the same."""
     return str(level).removeprefix("Level ")
-
-
-def read_rows(file: Path) -> list[Row]:
-    """The rows of a JSONL, JSON, CSV or Parquet file, by its suffix.
-
-    Raises:
-        UsageError: it is not there, or not what its name says.
-    """
-    try:
-        data = file.read_bytes()
-        if file.suffix == ".parquet":
-            return _parquet(data, file)
-        text = data.decode("utf-8-sig")  # as it is: line ends inside a CSV field are the field's own
-    except (OSError, UnicodeDecodeError) as failure:
-        raise UsageError(f"cannot read {file}: {getattr(failure, 'strerror', None) or failure}") from None
-    if file.suffix == ".csv":
-        return [dict(row) for row in csv.DictReader(io.StringIO(text, newline=""))]
-    if file.suffix == ".json":
-        return _json(text, file)
-    return [json_object(line, f"{file}, line {i}") for i, line in enumerate(text.split("\n"), start=1) if line.strip()]
-
-
-def _json(text: str, file: Path) -> list[Row]:
-    try:
-        rows = orjson.loads(text)
-    except orjson.JSONDecodeError as failure:
-        raise UsageError(f"{file} is no JSON: {failure}") from None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise UsageError(f"{file} is no list of JSON objects; name it .jsonl if it has one object per line")
-    return rows
-
-
-def json_object(line: str | bytes, where: str) -> Row:
-    """A line of a JSONL file; `where` names it.
-
-    Raises:
-        UsageError: it is no JSON object.
-    """
-    try:
-        row = orjson.loads(line)
-    except orjson.JSONDecodeError as failure:
-        raise UsageError(f"{where}: no JSON ({failure})") from None
-    if not isinstance(row, dict):
-        raise UsageError(f"{where}: a JSON {type(row).__name__}, not an object with columns")
-    return row
-
-
-def _parquet(data: bytes, file: Path) -> list[Row]:
-    try:
-        from pyarrow import ArrowInvalid, BufferReader, parquet
-    except ImportError:
-        raise MissingExtra("Parquet files need pyarrow: pip install 'asearch[eval]'") from None
-    try:
-        rows: list[Row] = parquet.read_table(BufferReader(data)).to_pylist()
-    except ArrowInvalid as failure:
-        raise UsageError(f"{file} is no Parquet file: {failure}") from None
-    return rows
-
-
-class MissingExtra(AsearchError):
-    """A package of the extra `eval` is not installed."""

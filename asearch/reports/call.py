@@ -13,6 +13,7 @@ from asearch.reports.figures import draw_accuracy, draw_compute, draw_levels, dr
 from asearch.reports.fit import Fitted, fitted, readable
 from asearch.reports.gather import Gathered, gather
 from asearch.reports.levels import QUINTILES, Kind, levels_of
+from asearch.reports.methods import with_methods
 from asearch.reports.page import Grid, Page, Paragraph, Picture
 from asearch.reports.tables import (
     LevelPoint,
@@ -55,6 +56,7 @@ def write_report(
     parameters: Parameters | None = None,
     count: int = QUINTILES,
     seed: int = 0,
+    methods: Sequence[str] = (),
 ) -> Report:
     """The report of a run's folder; the log is read once, and little of it is kept.
 
@@ -64,27 +66,29 @@ def write_report(
         parameters: sizes of the models; what is not given is read off their names.
         count: how many levels of difficulty.
         seed: of the cross-validation's splits.
+        methods: those to be shown, as the tables call them (`asearch.reports.methods.named` says how freely); none: all.
 
     Raises:
-        UsageError: there is no such run, or nothing in its log.
+        UsageError: there is no such run, nothing in its log, or no such method.
         AsearchError: the report cannot be written.
     """
     found = gather(run)
     if not found.records:
         raise UsageError(f"the log of {run} is empty: there is nothing to report yet")
+    shown = with_methods(found, methods) if methods else found
     sizes = parameters_of(found.config, parameters or Parameters())
     folder = Path(run) / "report" if out is None else Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return _written(found, folder, sizes, count, seed)
+        return _written(shown, folder, sizes, count, seed, left_out=len(found.strategies) - len(shown.strategies))
     except OSError as failure:
         raise AsearchError(f"cannot write the report to {folder}: {failure.strerror or failure}") from failure
 
 
-def _written(run: Gathered, folder: Path, sizes: Parameters, count: int, seed: int) -> Report:
+def _written(run: Gathered, folder: Path, sizes: Parameters, count: int, seed: int, *, left_out: int = 0) -> Report:
     points = points_of(run, sizes)
     page = Page(f"Evaluation on {(run.config.get('dataset') or {}).get('source', 'a dataset')}")
-    page.add("The run", Paragraph(summary(run)))
+    page.add("The run", Paragraph(summary(run) + (f" {LEFT_OUT.format(left_out)}" if left_out else "")))
     _accuracy(page, folder, points)
     _compute(page, folder, points, sizes)
     levels = _levels(page, folder, run, count)
@@ -92,6 +96,12 @@ def _written(run: Gathered, folder: Path, sizes: Parameters, count: int, seed: i
     _write(folder / "report.md", page.markdown())
     _write(folder / "report.html", page.html(folder))
     return Report(folder, tuple(points), tuple(levels), optimal)
+
+
+LEFT_OUT = (
+    "This report is about some of its methods, and leaves out {}; compute-optimal scaling chooses between those that are "
+    "here, and levels are read off all samples."
+)
 
 
 def _write(file: Path, text: str) -> None:

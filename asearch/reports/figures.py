@@ -95,21 +95,24 @@ def draw_levels(file: Path, points: Sequence[LevelPoint], title: str) -> None:
 
 
 def _bars(axes: Any, points: Sequence[LevelPoint], labels: Sequence[str], levels: Sequence[str]) -> None:
+    """A bar per method and level; a method that has none here takes no room, and its style stays its own elsewhere."""
     table = {(p.label, p.level): p.accuracy for p in points}
-    width = 0.84 / len(labels)
-    for i, label in enumerate(labels):
+    there = [label for label in labels if any((label, level) in table for level in levels)]
+    width = 0.84 / max(1, len(there))
+    for place, label in enumerate(there):
         known = [(j, table[label, level]) for j, level in enumerate(levels) if (label, level) in table]
-        if known:
-            axes.bar(
-                [j + (i - (len(labels) - 1) / 2) * width for j, _ in known],
-                [100 * accuracy for _, accuracy in known],
-                width,
-                label=label,
-                color=STYLES[i % len(STYLES)][0],
-                hatch=HATCHES[i % len(HATCHES)],
-                edgecolor="white",
-                linewidth=0.4,
-            )
+        i = labels.index(label)
+        axes.bar(
+            [j + (place - (len(there) - 1) / 2) * width for j, _ in known],
+            [100 * accuracy for _, accuracy in known],
+            width,
+            label=label,
+            color=STYLES[i % len(STYLES)][0],
+            hatch=HATCHES[i % len(HATCHES)],
+            edgecolor="white",
+            linewidth=0.4,
+        )
+    axes.set_xlim(-0.5, len(levels) - 0.5)
     axes.set_xticks(range(len(levels)), levels)
     axes.set_xlabel("level of difficulty (easiest first)", fontsize=9)
     axes.grid(visible=False, axis="x")

@@ -15,16 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from asearch.answers import extract
 from asearch.errors import UsageError
-from asearch.evaluation.datasets import json_object
+from asearch.evaluation.rows import rows_of
 from asearch.scoring import Reduction, reduce_scores
 from asearch.workers import AnswerWorkers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 WAYS = ("naive", "weighted", "maj")
 NEEDED = ("answer", "completions", "scores")
-BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ async def read_published(
     """Accuracies per way to vote and k, row by row.
 
     Args:
-        file: JSONL or Parquet, with the columns answer, completions and scores (or agg_scores).
+        file: JSONL or Parquet (or JSON), with the columns answer, completions and scores (or agg_scores).
         reduction: step scores to one number, where the file has no agg_scores.
         workers: processes that read answers.
 
@@ -70,38 +69,6 @@ async def read_published(
     if not rows:
         raise UsageError(f"{file} holds no rows")
     return Published(rows, {way: {k: right[way][k] / counts[k] for k in sorted(counts)} for way in WAYS})
-
-
-def rows_of(file: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file, one after another.
-
-    Raises:
-        UsageError: it is none that can be read.
-    """
-    try:
-        if file.suffix == ".parquet":
-            yield from _parquet(file)
-            return
-        with file.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield json_object(line, f"{file}, line {number}")
-    except OSError as failure:
-        raise UsageError(f"cannot read {file}: {failure.strerror or failure}") from None
-
-
-def _parquet(file: Path) -> Iterator[dict[str, Any]]:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise UsageError("Parquet files need pyarrow: pip install 'asearch[eval]'") from None
-    try:
-        with pq.ParquetFile(file) as table:
-            for batch in table.iter_batches(batch_size=BATCH):
-                yield from batch.to_pylist()
-    except pa.ArrowInvalid as failure:
-        raise UsageError(f"{file} is no Parquet file: {failure}") from None
 
 
 def checked(row: Mapping[str, Any], where: str, reduction: Reduction) -> tuple[list[str], list[float]]:

@@ -1,5 +1,6 @@
 """Recipes: every shipped one is a plan that can be carried out, and what is wrong with another is said in one line."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,9 @@ import yaml
 from asearch import UsageError
 from asearch.cli import main, parser
 from asearch.cli.eval import laid_over, strategy_of
-from asearch.evaluation.datasets import as_dataset
+from asearch.evaluation.datasets import USUAL, Columns, as_dataset
 from asearch.evaluation.entries import Choice, entries_of
-from asearch.evaluation.recipe import checked, read_recipe
+from asearch.evaluation.recipe import ColumnNames, checked, read_recipe
 from asearch.evaluation.searcher import Model, Models
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -99,6 +100,9 @@ def test_options_of_all_and_options_of_one():
         ({"seeds_at": {4: 0}}, "numbers of seeds must be whole numbers of at least 1"),
         ({"dataset": {"name": "x", "limit": 0}}, "dataset.limit: input should be greater than or equal to 1"),
         ({"dataset": {"split": "x"}}, "dataset.name: field required"),
+        ({"dataset": {"name": "x", "columns": {"text": "T"}}}, "dataset.columns.text: there is no such setting"),
+        ({"dataset": {"name": "x", "columns": {"problem": 3}}}, "dataset.columns.problem: input should be a valid str"),
+        ({"dataset": {"name": "x", "columns": ["T"]}}, "dataset.columns: input should be a valid dict"),
         ({"strategies": ["mcts"]}, "unknown strategy 'mcts'; known are greedy"),
         ({"strategies": []}, "nothing to evaluate"),
         ({"strategies": [{"name": "dvts", "beams": 3}]}, "dvts has no option 'beams'; it has"),
@@ -117,6 +121,10 @@ def test_what_is_wrong_is_said(said, says):
         plan(**said)
     assert says in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_recipe_can_name_every_column():
+    assert set(ColumnNames.model_fields) == {field.name for field in fields(Columns)} == set(USUAL)
 
 
 def test_a_strategy_that_needs_a_verifier():

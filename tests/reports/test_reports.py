@@ -13,6 +13,7 @@ from asearch.reports import Parameters, fitted, gather, levels_of, make_plan, wr
 from asearch.reports.compute import EMBEDDED, parameters_of, size_in
 from asearch.reports.fit import Table, plannable
 from asearch.reports.levels import cuts, quantiles
+from asearch.reports.methods import named
 
 
 def test_oracle_levels_order_problems_by_pass_at_1(scripted_run):
@@ -83,6 +84,60 @@ def test_report_writes_everything_and_names_no_picture_that_is_not_there(scripte
             "best-of-N, weighted",
             "majority",
         }
+
+
+def test_a_report_of_some_methods_is_that_of_all_without_the_others(scripted_run, tmp_path):
+    sizes = Parameters(policy=10, prm=100, baseline=1000)
+    whole = write_report(scripted_run, tmp_path / "all", parameters=sizes, count=3)
+    part = write_report(scripted_run, tmp_path / "some", parameters=sizes, count=3, methods=["dvts", "best-of-n"])
+    kept = {"greedy", "greedy, larger policy", "DVTS", "best-of-N, weighted", "best-of-N, best"}
+    assert {p.label for p in part.points} == kept < {p.label for p in whole.points}
+    assert part.points == tuple(p for p in whole.points if p.label in kept)
+    assert part.levels == tuple(p for p in whole.levels if p.label in kept)
+    assert {label for fits in part.optimal.values() for f in fits for label in (*f.chosen, f.single)} <= kept
+    text = (tmp_path / "some" / "report.md").read_text()
+    left_out = len({p.label for p in whole.points}) - len(kept)
+    assert f"leaves out {left_out};" in text
+    assert "leaves out" not in (tmp_path / "all" / "report.md").read_text()
+    assert "beam search" not in text
+    with (tmp_path / "some" / "accuracy.csv").open() as file:
+        assert {row["strategy"] for row in csv.DictReader(file)} == kept
+
+
+def test_levels_do_not_hang_on_the_methods_that_are_shown(scripted_run, tmp_path):
+    """Without best-of-N in the report its samples still tell how difficult a problem is."""
+    whole = write_report(scripted_run, tmp_path, count=3)
+    part = write_report(scripted_run, tmp_path, count=3, methods=["DVTS"])
+    assert {p.kind for p in part.levels} == {"oracle", "model", "dataset"}
+    assert [p for p in part.levels if p.label == "DVTS"] == [p for p in whole.levels if p.label == "DVTS"]
+    assert part.optimal == {}, "there is nothing to choose between"
+    assert "Not in this report" in (tmp_path / "report.md").read_text()
+
+
+LABELS = ["DVTS", "DVTS, lookahead 1", "beam search", "best-of-N, best", "best-of-N, weighted", "greedy", "majority"]
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("DVTS", ["DVTS"]),
+        ("dvts", ["DVTS"]),
+        ("dvts*", ["DVTS", "DVTS, lookahead 1"]),
+        ("*lookahead 1", ["DVTS, lookahead 1"]),
+        ("best-of-n", ["best-of-N, best", "best-of-N, weighted"]),
+        ("best_of_n, weighted", ["best-of-N, weighted"]),
+        ("Beam-Search", ["beam search"]),
+        ("*", LABELS),
+    ],
+)
+def test_a_name_stands_for_methods(name, labels):
+    assert named(name, LABELS) == labels
+
+
+@pytest.mark.parametrize("name", ["mcts", "beam", "", "best", "dvts, look"])
+def test_a_name_of_no_method_is_told_which_there_are(name):
+    with pytest.raises(UsageError, match="it has 'DVTS', 'DVTS, lookahead 1', 'beam search'"):
+        named(name, LABELS)
 
 
 def test_without_model_sizes_the_report_says_what_to_do(scripted_run, tmp_path):

@@ -15,7 +15,9 @@ weights = st.lists(st.floats(0, 1), min_size=1, max_size=12).filter(lambda w: su
 
 
 @given(weights, st.integers(1, 64), st.floats(0, 1, exclude_max=True))
-@example([0.75, 0.875, 0.6602648910727135, 1.0, 1.0, 0.0], 1, 0.0)  # rounded, the first five shares add up to more than 1
+@example(
+    [0.75, 0.875, 0.6602648910727135, 1.0, 1.0, 0.0], 1, 0.0
+)  # rounded, the first five shares add up to more than 1
 def test_copies_are_within_one_of_their_share_and_n_in_all(raw, n, u):
     total = math.fsum(raw)
     shares = [weight / total for weight in raw]
