@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import asearch
-from asearch.calls import as_strategy
 from asearch.embedded import embedded_problems, embedded_servers
 from asearch.prm import CausalPRM
 from simulation import clock
 from simulation.calibrate import measured_machine
 from simulation.network import network
 from simulation.report import NAMES, table
+from simulation.study import Setting, strategy_of
 from simulation.trace import Hands, Recording, Replayed, key
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ async def real(options: argparse.Namespace) -> str:
     async with embedded_servers() as servers:
         machines = await calibrated(servers.policy, servers.prm)
         for number, name in enumerate(options.only):
-            strategy = as_strategy(name, n=options.n)
+            strategy = strategy_of(Setting(name, options.n, options.problems))
             seeds = range(
                 options.repeats * number, options.repeats * (number + 1)
             )  # or the prefix caches would know all
