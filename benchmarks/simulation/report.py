@@ -141,7 +141,8 @@ def table(head: str, rows: Sequence[Sequence[str]]) -> str:
     if not rows:
         return ""
     titles = head.split("|")
-    ruler = ["---" if not rows[0][i][:1].isdigit() else "---:" for i in range(len(titles))]
+    first = [next((row[i] for row in rows if row[i]), "") for i in range(len(titles))]
+    ruler = ["---:" if cell[:1].isdigit() else "---" for cell in first]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (titles, ruler, *rows))
 
 
