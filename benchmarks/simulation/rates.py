@@ -49,7 +49,7 @@ async def compared(name: str, url: str, machine: Machine) -> AsyncIterator[list[
             seconds = await probe.decoding(count, length)
             model = machine.iteration(count, count, count * (length + GENERATED / 2))
             yield line(
-                name, f"a token of {count} sequences, {length} tokens of context", 1e3 * seconds, 1e3 * model, "ms"
+                name, f"a token for each of {count}, {length} tokens of context", 1e3 * seconds, 1e3 * model, "ms"
             )
         base = await probe.prompts(1, 16)
         for count, length in READ:
