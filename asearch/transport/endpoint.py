@@ -187,16 +187,17 @@ class Endpoint:
         Raises:
             BudgetSpent: another attempt would pass the budget (only with `own`).
         """
-        reply = self._expect(dict, route, await self._post(route, body, units, trail, replica, own=own))
+        raw = orjson.dumps(body)
+        reply = self._expect(dict, route, await self._post(route, raw, units, trail, replica, own=own))
         if self.stats.on_exchange:
-            sent = orjson.loads(orjson.dumps(body))  # parts of it may be JSON already
+            sent = orjson.loads(raw)  # parts of the body may be JSON already
             for look in self.stats.on_exchange:
                 look(route, sent, reply)
         return reply
 
     async def post_list(self, route: str, body: Mapping[str, Any], *, units: int = 1) -> list[Any]:
         """The same for a route that answers with a JSON list."""
-        return self._expect(list, route, await self._post(route, body, units, None, None, own=False))
+        return self._expect(list, route, await self._post(route, orjson.dumps(body), units, None, None, own=False))
 
     async def call(
         self,
@@ -303,14 +304,14 @@ class Endpoint:
     def _post(
         self,
         route: str,
-        body: Mapping[str, Any],
+        raw: bytes,
         units: int,
         trail: Trail[Replica] | None,
         replica: Replica | None,
         *,
         own: bool,
     ) -> Awaitable[Any]:
-        path, raw = self._path(route), orjson.dumps(body)
+        path = self._path(route)
         return self.call(lambda at: at.request("POST", path, raw), units=units, trail=trail, replica=replica, own=own)
 
     async def _enter(self) -> None:
