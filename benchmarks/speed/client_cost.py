@@ -137,16 +137,15 @@ async def one(problems: int, n: int, arguments: argparse.Namespace) -> None:
 
 
 def tune() -> None:
-    """What a program can do for its own event loop: uvloop, and a collector that runs a hundredth as often.
-
-    A search makes many small objects that live until it ends, and no cycles worth looking for.
-    """
+    """What a program can do for its own event loop: uvloop, and the garbage collector as the `asearch` command sets it."""
     import gc
 
     import uvloop
 
+    from asearch.cli import GARBAGE_THRESHOLD
+
     uvloop.install()
-    gc.set_threshold(70_000, 10, 10)
+    gc.set_threshold(GARBAGE_THRESHOLD, 10, 10)
 
 
 def size(text: str) -> tuple[int, ...]:

@@ -4,8 +4,8 @@
     python benchmarks/speed/limit.py --servers http://policy:8000 http://prm:8000   # vLLM, see servers.py
 
 A search is run over 64 problems, and every request that reaches the servers is kept. The limit is then what fresh servers
-of the same kind (or the same, with empty caches) need for that work when nothing depends on anything: both servers get all of theirs at once, at the
-same time, in two forms, of which the faster counts:
+of the same kind (or the same, with empty caches) need for that work when nothing depends on anything: both servers get
+all of theirs at once, at the same time, in two forms, of which the faster counts:
 
 - the same requests again, shortest prompts first (the same tokens; prefixes are cached as they come);
 - as few requests as there can be: for each problem one request for as many whole solutions as give the same number of

@@ -8,6 +8,7 @@ import servers as pairs
 from aiohttp import web
 
 import asearch
+from asearch.serving import listening, url_of
 
 
 class OldVllm:
@@ -62,15 +63,8 @@ class OldVllm:
         app.router.add_get("/v1/models", self.models)
         app.router.add_post("/v1/completions", self.completions)
         app.router.add_post("/reset_prefix_cache", self.reset)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        try:
-            site = web.TCPSite(runner, "127.0.0.1", 0)
-            await site.start()
-            host, port = runner.addresses[0][:2]
-            yield f"http://{host}:{port}"
-        finally:
-            await runner.cleanup()
+        async with listening(app) as runner:
+            yield url_of(runner)
 
 
 async def test_a_reset_that_did_nothing_is_made_again():
